@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+# A room is a top-level directory of C++ sources and becomes the library dsv4_<room>. Each room exists
+# twice: with Real = double, and (target long-double only) with Real = long double.
+
+# dsv4_room(core ROOMS other rooms it may use  LIBRARIES what it links  SOURCES generated sources)
+function(dsv4_room room)
+  cmake_parse_arguments(ARG "" "" "ROOMS;LIBRARIES;SOURCES" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.cpp")
+  list(APPEND sources ${ARG_SOURCES})
+  if(NOT sources)
+    return()
+  endif()
+  foreach(variant "" "_long_double")
+    set(target dsv4_${room}${variant})
+    add_library(${target} STATIC ${sources})
+    target_include_directories(${target} PUBLIC "${PROJECT_SOURCE_DIR}")
+    target_link_libraries(${target} PRIVATE dsv4_flags PUBLIC ${ARG_LIBRARIES})
+    foreach(other IN LISTS ARG_ROOMS)
+      if(TARGET dsv4_${other}${variant})
+        target_link_libraries(${target} PUBLIC dsv4_${other}${variant})
+      endif()
+    endforeach()
+  endforeach()
+  add_library(dsv4::${room} ALIAS dsv4_${room})
+  target_compile_definitions(dsv4_${room}_long_double PUBLIC "DSV4_REAL=long double")
+  set_target_properties(dsv4_${room}_long_double PROPERTIES EXCLUDE_FROM_ALL ON)
+endfunction()
