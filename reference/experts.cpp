@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reference/experts.hpp"
+
+#include "reference/error_bound.hpp"
+#include "reference/linear.hpp"
+
+namespace dsv4::reference {
+namespace {
+
+// The tokens that visit each expert, in order, and which of their choices it was.
+struct Visits {
+  std::vector<std::vector<Index>> rows;
+  std::vector<std::vector<Index>> choices;
+};
+
+Visits visits(const IntMat& indices, Index experts) {
+  Visits v{std::vector<std::vector<Index>>(static_cast<std::size_t>(experts)),
+           std::vector<std::vector<Index>>(static_cast<std::size_t>(experts))};
+  for (Index i = 0; i < indices.rows(); ++i) {
+    for (Index k = 0; k < indices.cols(); ++k) {
+      v.rows[static_cast<std::size_t>(indices(i, k))].push_back(i);
+      v.choices[static_cast<std::size_t>(indices(i, k))].push_back(k);
+    }
+  }
+  return v;
+}
+
+Mat expert(const ExpertWeights& w, const ConstMatRef& x, const Mat& weight, Real limit,
+           const Tap& tap) {
+  SwiGlu h = swiglu(linear(x, w.w1), linear(x, w.w3), weight, limit);
+  if (tap) {
+    h.gate = tap("gate[y,f]", h.gate, [&] { return error::linear(x, w.w1); });
+    h.up = tap("up[y,f]", h.up, [&] { return error::linear(x, w.w3); });
+    h.hidden = swiglu(h.gate, h.up, weight, limit).hidden;
+    h.hidden = tap("hidden[y,f]", h.hidden, [&] { return Mat(12 * h.hidden.cwiseAbs()); });
+  }
+  return tap("out[y,d]", linear(h.hidden, w.w2), [&] { return error::linear(h.hidden, w.w2); });
+}
+
+}  // namespace
+
+// [docs:swiglu]
+SwiGlu swiglu(Mat gate, Mat up, const Mat& weight, Real limit) {
+  if (limit > 0) {
+    gate = gate.cwiseMin(limit).eval();
+    up = up.cwiseMin(limit).cwiseMax(-limit).eval();
+  }
+  Mat hidden = gate.array() / (1 + (-gate.array()).exp()) * up.array();
+  if (weight.size() > 0) hidden = (weight.col(0).asDiagonal() * hidden).eval();
+  return {std::move(gate), std::move(up), std::move(hidden)};
+}
+// [/docs:swiglu]
+
+// [docs:moe]
+Mat moe(const ModelConfig& config, const MoeWeights& w, const ConstMatRef& x,
+        std::span<const std::int32_t> ids, Tap tap) {
+  const Real limit = config.swiglu_limit;
+  const Routing r = route(config, w.gate, x, ids, tap.in("gate"));
+  const Visits v = visits(r.indices, config.n_routed_experts);
+
+  Mat routed = Mat::Zero(x.rows(), x.cols());
+  Mat size = tap ? Mat(routed)
+                 : Mat();  // sum of |expert output|: what the error of the sum is measured in
+  for (std::size_t e = 0; e < w.experts.size(); ++e) {
+    if (v.rows[e].empty()) continue;
+    const Index visitors = std::ssize(v.rows[e]);
+    Mat x_e(visitors, x.cols()), weight(visitors, 1);
+    IntMat rows(visitors, 1);
+    for (Index i = 0; i < visitors; ++i) {
+      const Index token = v.rows[e][static_cast<std::size_t>(i)];
+      x_e.row(i) = x.row(token);
+      weight(i, 0) = r.weights(token, v.choices[e][static_cast<std::size_t>(i)]);
+      rows(i, 0) = static_cast<std::int32_t>(token);
+    }
+    Tap tap_e = tap.in("experts", static_cast<std::int64_t>(e));
+    if (!tap_e.wants("out")) tap_e = {};
+    tap_e.bind("y", visitors).bind("f", config.moe_inter_dim);
+    tap_e("rows[y]", std::move(rows));
+    const Mat out = expert(w.experts[e], x_e, weight, limit, tap_e);
+    for (Index i = 0; i < visitors; ++i) {
+      routed.row(v.rows[e][static_cast<std::size_t>(i)]) += out.row(i);
+      if (tap) size.row(v.rows[e][static_cast<std::size_t>(i)]) += out.row(i).cwiseAbs();
+    }
+  }
+  routed = tap("routed[s,d]", std::move(routed),
+               [&] { return Mat(static_cast<Real>(config.n_activated_experts) * size); });
+  const Mat shared = tap("shared[s,d]", expert(w.shared_experts, x, {}, limit, {}), [&] {
+    return error::expert(x, w.shared_experts.w1, w.shared_experts.w2, w.shared_experts.w3, {},
+                         limit);
+  });
+  return tap("out[s,d]", routed + shared, [&] { return Mat((routed + shared).cwiseAbs()); });
+}
+// [/docs:moe]
+
+}  // namespace dsv4::reference

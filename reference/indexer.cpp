@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reference/indexer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "reference/error_bound.hpp"
+#include "reference/hadamard.hpp"
+#include "reference/linear.hpp"
+#include "reference/rope.hpp"
+
+namespace dsv4::reference {
+namespace {
+
+constexpr Real kMinusInf = -std::numeric_limits<Real>::infinity();
+constexpr Index kQueryTile = 32;  // scores of so many queries are held at once
+
+struct Queries {
+  const Mat& q;        // [s, i*j]
+  const Mat& weights;  // [s, i]
+  std::int64_t start;  // position of row 0
+};
+
+// I[t, s] = sum_h w[t, h] * relu(q[t, h] . k[s]) for s visible from t, else -inf. Eq. 16. One row
+// of queries.
+template <bool kMagnitude>
+Row score_row(const Queries& in, Index row, Index heads, const ConstMatRef& keys) {
+  const Index visible = visible_entries(in.start + row, 4);
+  const Eigen::Map<const Mat> q(in.q.row(row).data(), heads, keys.cols());
+  Row score = Row::Constant(keys.rows(), kMinusInf);
+  const auto k = keys.topRows(visible);
+  if constexpr (kMagnitude) {
+    score.head(visible) =
+        in.weights.row(row).cwiseAbs() * (q.cwiseAbs() * k.cwiseAbs().transpose());
+  } else {
+    score.head(visible) = in.weights.row(row) * (q * k.transpose()).cwiseMax(Real(0));
+  }
+  return score;
+}
+
+template <bool kMagnitude>
+Mat score_rows(const Queries& in, Index first, Index count, Index heads, const ConstMatRef& keys) {
+  Mat scores(count, keys.rows());
+#pragma omp parallel for schedule(dynamic)
+  for (Index i = 0; i < count; ++i)
+    scores.row(i) = score_row<kMagnitude>(in, first + i, heads, keys);
+  return scores;
+}
+
+Mat score_error(const Queries& in, Index heads, const ConstMatRef& keys) {
+  // Invisible entries are -inf on both sides; their bound is never used.
+  const Mat size = score_rows<true>(in, 0, in.q.rows(), heads, keys);
+  return static_cast<Real>(heads + keys.cols() + 2) *
+         (size.array() == kMinusInf).select(Real(0), size.array()).matrix();
+}
+
+}  // namespace
+
+IntMat top_k(const ConstMatRef& scores, Index k) {
+  const Index width = std::min(k, scores.cols());
+  IntMat chosen = IntMat::Constant(scores.rows(), width, -1);
+  std::vector<std::int32_t> order;
+  for (Index i = 0; i < scores.rows(); ++i) {
+    order.clear();
+    for (Index t = 0; t < scores.cols(); ++t) {
+      if (scores(i, t) > kMinusInf) order.push_back(static_cast<std::int32_t>(t));
+    }
+    const auto count = std::min<std::ptrdiff_t>(width, std::ssize(order));
+    std::partial_sort(order.begin(), order.begin() + count, order.end(),
+                      [&](std::int32_t a, std::int32_t b) {
+                        return scores(i, a) != scores(i, b) ? scores(i, a) > scores(i, b) : a < b;
+                      });
+    std::copy_n(order.begin(), count, chosen.row(i).data());
+  }
+  return chosen;
+}
+
+Mat top_k_margin(const ConstMatRef& scores, const IntMat& chosen) {
+  Mat margin(scores.rows(), 1);
+  std::vector<bool> taken;
+  for (Index i = 0; i < scores.rows(); ++i) {
+    taken.assign(static_cast<std::size_t>(scores.cols()), false);
+    Real last = std::numeric_limits<Real>::infinity();
+    for (const std::int32_t t : chosen.row(i)) {
+      if (t < 0) continue;
+      taken[static_cast<std::size_t>(t)] = true;
+      last = std::min(last, scores(i, t));
+    }
+    Real next = kMinusInf;
+    for (Index t = 0; t < scores.cols(); ++t) {
+      if (!taken[static_cast<std::size_t>(t)]) next = std::max(next, scores(i, t));
+    }
+    margin(i, 0) = last - next;  // inf - (-inf) = inf: no choice was made
+  }
+  return margin;
+}
+
+// [docs:index]
+IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& frequencies,
+             const ConstMatRef& x, const ConstMatRef& qr, std::int64_t start,
+             CompressorCache& cache, Tap tap) {
+  const Index heads = config.index_n_heads;
+  const Index j = config.index_head_dim;
+  const Index s = x.rows();
+  const Positions at{start};
+  tap.bind("i", heads).bind("j", j);
+
+  const Mat q_b =
+      tap("wq_b.out[s,i,j]", linear(qr, w.wq_b), [&] { return error::linear(qr, w.wq_b); });
+  const Mat q_roped = tap("q_roped[s,i,j]", rope(q_b, heads, frequencies, at),
+                          [&] { return error::rope(q_b, heads, frequencies, at); });
+  const Mat q_rotated = tap("q_rotated[s,i,j]", hadamard(q_roped, heads),
+                            [&] { return error::hadamard(q_roped, heads); });
+  const Mat q = tap("q[s,i,j]", q_rotated);
+
+  compress(config, 4, w.compressor, frequencies, EntryUse::indexing, x, start, cache,
+           tap.in("compressor"));
+  const auto keys = cache.entries.view();
+  tap.bind("t", keys.rows()).bind("k", std::min<Index>(config.index_topk, keys.rows()));
+
+  // The factor j^-1/2 of the scores and i^-1/2 of the sum over heads are folded into the head
+  // weights. Eq. 15.
+  const Real scale = 1 / std::sqrt(static_cast<Real>(j) * static_cast<Real>(heads));
+  const Mat weights = tap("weights[s,i]", linear(x, w.weights_proj) * scale, [&] {
+    return Mat(error::linear(x, w.weights_proj) * scale *
+               (1 + Real(4) / static_cast<Real>(w.weights_proj.cols)));
+  });
+  const Queries in{q, weights, start};
+  const auto select = [&](const Mat& scores) {
+    IntMat chosen = top_k(scores, config.index_topk);
+    return chosen;
+  };
+  if (keys.rows() > 0 && (tap.wants("index_score") || tap.wants("topk_idxs"))) {
+    // Someone looks: hold the scores of the whole call.
+    const Mat scores = tap("index_score[s,t]", score_rows<false>(in, 0, s, heads, keys),
+                           [&] { return score_error(in, heads, keys); });
+    const IntMat chosen = tap("topk_idxs[s,k]", select(scores), &scores, "index_score");
+    if (tap.wants("topk_idxs.margin")) {
+      Tap margin = tap;
+      margin("topk_idxs.margin[s]", top_k_margin(scores, chosen));
+    }
+    return chosen;
+  }
+  IntMat chosen(s, std::min<Index>(config.index_topk, keys.rows()));
+  for (Index first = 0; first < s; first += kQueryTile) {
+    const Index count = std::min(kQueryTile, s - first);
+    chosen.middleRows(first, count) = select(score_rows<false>(in, first, count, heads, keys));
+  }
+  return tap("topk_idxs[s,k]", std::move(chosen));
+}
+// [/docs:index]
+
+}  // namespace dsv4::reference

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reference/rope.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace dsv4::reference {
+namespace {
+
+// The pair index at which a full context of `length` tokens makes `rotations` turns.
+Real correction_dim(Real rotations, Real dim, Real base, Real length) {
+  const Real two_pi = 2 * std::numbers::pi_v<Real>;
+  return dim * std::log(length / (rotations * two_pi)) / (2 * std::log(base));
+}
+
+// YaRN: slow pairs are slowed further by `factor`, fast pairs are kept, with a linear ramp between.
+Row yarn(const Row& f, const ModelConfig& c, Real base) {
+  const Real dim = static_cast<Real>(c.rope_head_dim);
+  const Real length = static_cast<Real>(c.original_seq_len);
+  const Real low = std::max<Real>(std::floor(correction_dim(c.beta_fast, dim, base, length)), 0);
+  Real high = std::min<Real>(std::ceil(correction_dim(c.beta_slow, dim, base, length)), dim - 1);
+  if (low == high) high += Real(0.001);
+  Row out(f.size());
+  for (Index i = 0; i < f.size(); ++i) {
+    const Real ramp = std::clamp<Real>((static_cast<Real>(i) - low) / (high - low), 0, 1);
+    out(i) = f(i) / static_cast<Real>(c.rope_factor) * ramp + f(i) * (1 - ramp);
+  }
+  return out;
+}
+
+}  // namespace
+
+Row rope_frequencies(const ModelConfig& config, std::int64_t ratio) {
+  const Real base = ratio == 0 ? config.rope_theta : config.compress_rope_theta;
+  Row f(config.rope_head_dim / 2);
+  for (Index i = 0; i < f.size(); ++i) {
+    f(i) = 1 / std::pow(base, static_cast<Real>(2 * i) / static_cast<Real>(config.rope_head_dim));
+  }
+  return ratio != 0 && config.original_seq_len > 0 ? yarn(f, config, base) : f;
+}
+
+Mat rope(const ConstMatRef& x, Index heads, const Row& frequencies, Positions at, Rotation r) {
+  const Index c = x.cols() / heads;
+  const Index pairs = frequencies.size();
+  Mat y = x;
+  for (Index s = 0; s < x.rows(); ++s) {
+    const Row angle = static_cast<Real>(at[s]) * frequencies;
+    const Row cos = angle.array().cos();
+    const Row sin = r == Rotation::forward ? Row(angle.array().sin()) : Row(-angle.array().sin());
+    for (Index h = 0; h < heads; ++h) {
+      const Index tail = (h + 1) * c - 2 * pairs;
+      for (Index i = 0; i < pairs; ++i) {
+        const Real re = x(s, tail + 2 * i);
+        const Real im = x(s, tail + 2 * i + 1);
+        y(s, tail + 2 * i) = re * cos(i) - im * sin(i);
+        y(s, tail + 2 * i + 1) = re * sin(i) + im * cos(i);
+      }
+    }
+  }
+  return y;
+}
+
+}  // namespace dsv4::reference
