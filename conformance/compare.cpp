@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conformance/compare.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace dsv4::conformance {
+namespace {
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+void Comparison::add_row(std::int64_t row, std::span<const double> ours,
+                         std::span<const double> theirs, std::span<const double> bound) {
+  ++rows_;
+  const std::size_t common = std::min(ours.size(), theirs.size());
+  for (std::size_t i = 0; i < common; ++i) {
+    add_element(row, static_cast<std::int64_t>(i), ours[i], theirs[i],
+                bound.empty() ? 0 : bound[i]);
+  }
+  for (std::size_t i = common; i < ours.size(); ++i)
+    add_element(row, static_cast<std::int64_t>(i), ours[i], -kInf, 0);
+  for (std::size_t i = common; i < theirs.size(); ++i) {
+    add_element(row, static_cast<std::int64_t>(i), -kInf, theirs[i], 0);
+  }
+}
+
+void Comparison::add_element(std::int64_t row, std::int64_t column, double ours, double theirs,
+                             double bound) {
+  ++elements_;
+  double error = 0;
+  double ratio = 0;
+  if (std::isfinite(theirs)) {
+    if (finite_++ == 0) first_ = theirs;
+    constant_ &= theirs == first_;
+  }
+  if (std::isfinite(ours) && std::isfinite(theirs)) {
+    error = std::abs(ours - theirs);
+    max_error_ = std::max(max_error_, error);
+    sum_squares_ += error * error;
+    ratio = error == 0 ? 0 : by_ensemble_ ? 0 : bound > 0 ? error / bound : kInf;
+  } else if (!(ours == theirs || (std::isnan(ours) && std::isnan(theirs)))) {
+    error = ratio = kInf;  // one is finite and the other is not, or different infinities
+  }
+  // Without a bound of their own errors are ranked by size.
+  const bool worse =
+      by_ensemble_ && ratio == 0 && worst_.ratio <= 0 ? error > worst_.error : ratio > worst_.ratio;
+  if (worse || worst_.row < 0) worst_ = {ratio, error, bound, ours, theirs, row, column};
+}
+
+bool Comparison::meaningless() const {
+  return finite_ == 0 || (constant_ && (first_ == 0 || finite_ > 1));
+}
+
+double Comparison::rms_error() const {
+  return elements_ == 0 ? 0 : std::sqrt(sum_squares_ / static_cast<double>(elements_));
+}
+
+}  // namespace dsv4::conformance

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conformance/comparer.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <limits>
+
+#include "core/rng.hpp"
+
+namespace dsv4::conformance {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// Axes whose extent depends on how the sequence was split into calls.
+bool grows(std::string_view axis) { return axis == "t" || axis == "k" || axis == "u"; }
+
+std::string expert_prefix(std::string_view tap) {
+  return std::string(tap.substr(0, tap.rfind('.')));
+}
+
+std::span<const double> row_of(const Slot& slot, std::int64_t row) {
+  return std::span(slot.values)
+      .subspan(static_cast<std::size_t>(row * slot.width), static_cast<std::size_t>(slot.width));
+}
+
+// Weights without their indices can only be compared as a set.
+bool unaligned_weights(const std::string& tap, TraceTable& table, std::int64_t key) {
+  constexpr std::string_view leaf = "ffn.gate.weights";
+  if (!tap.ends_with(leaf)) return false;
+  return table.find(tap.substr(0, tap.size() - 7) + "indices", key).slot == nullptr;
+}
+
+}  // namespace
+
+bool Selection::accepts(const std::string& tap, std::size_t call_of_slot,
+                        std::int64_t position) const {
+  if (call >= 0 && static_cast<std::size_t>(call) != call_of_slot) return false;
+  if (last_row >= first_row && (position < first_row || position > last_row)) return false;
+  return taps.empty() ||
+         std::any_of(taps.begin(), taps.end(), [&](const auto& g) { return glob_match(g, tap); });
+}
+
+Comparer::Comparer(TraceTable& table, const ModelConfig& config, Mode mode, Selection selection,
+                   double default_unit)
+    : table_(table),
+      config_(config),
+      mode_(mode),
+      selection_(std::move(selection)),
+      default_unit_(default_unit),
+      provenance_(config, [this](const std::string& tap) {
+        return mode_ == Mode::local && table_.exposes(tap);
+      }) {}
+
+void Comparer::on_call(std::int64_t start, std::int64_t end) {
+  call_ = {start, end};
+  expert_rows_.clear();
+  experts_seen_.clear();
+  bands_.clear();
+  table_.release_before(start);
+}
+
+bool Comparer::wants(std::string_view name) const {
+  const auto m = find_tap(name, static_cast<int>(config_.n_layers));
+  if (!m) return false;
+  if (!m->info->optional) return true;
+  if (const auto at = name.find(".experts."); at != name.npos) {
+    // One watched expert makes all of the block worth watching: `routed` reads every one of them.
+    return base_ != nullptr || table_.exposes_prefix(std::string(name.substr(0, at + 9)));
+  }
+  return table_.exposes(std::string(name));
+}
+
+void Comparer::mark_given(const std::string& tap, const Call& call) {
+  for (auto p = call.start; p < call.end; ++p) provenance_.mark_present(tap, p);
+}
+
+Comparer::Keys Comparer::keys_of(const TapMatch& m, std::span<const std::int64_t> shape) const {
+  const std::string& axis = m.info->axes[0];
+  if (axis == "v") return {call_.end - 1, 1};
+  if (axis == "e")
+    return {call_.start / std::max<std::int64_t>(1, config_.ratio(m.block)), shape[0]};
+  return {call_.start, shape[0]};
+}
+
+std::int64_t Comparer::position_of(const TapMatch& m, std::int64_t key) const {
+  return m.info->axes[0] == "e" ? key * config_.ratio(m.block) : key;
+}
+
+bool Comparer::right_width(const TapMatch& m, Slot& slot,
+                           std::span<const std::int64_t> shape) const {
+  const std::size_t first = m.info->axes[0] == "v" ? 0 : 1;
+  for (std::size_t a = first; a < m.info->axes.size(); ++a) {
+    if (grows(m.info->axes[a]) || slot.info->shape[a] == shape[a]) continue;
+    slot.problem =
+        fmt::format("expected [{}] = [{}] after the first axis, found shape [{}]",
+                    fmt::join(m.info->axes.begin() + 1, m.info->axes.end(), ", "),
+                    fmt::join(shape.subspan(first), ", "), fmt::join(slot.info->shape, ", "));
+    return false;
+  }
+  return true;
+}
+
+void Comparer::on_value(TapEvent& event) {
+  const std::string tap(event.name);
+  const auto m = find_tap(tap, static_cast<int>(config_.n_layers));
+  if (!m) return;
+  if (m->info->axes[0] == "b") return on_state(*m, event);
+  const auto begin = Clock::now();
+  Keys keys = keys_of(*m, event.shape);
+  if (m->expert >= 0) keys.listed = &expert_rows_[expert_prefix(tap)];
+  const std::size_t width =
+      keys.count == 0 ? 0 : event.values.size() / static_cast<std::size_t>(keys.count);
+  computed_[tap].push_back(call_.start);
+  Mat scale;
+  const auto lazy_scale = [&]() -> const Mat* {
+    if (!event.error) return nullptr;
+    if (scale.size() == 0) scale = event.error();
+    return &scale;
+  };
+  for (std::int64_t i = 0; i < keys.count; ++i) {
+    const std::int64_t key = keys[i];
+    const auto ours = event.values.subspan(static_cast<std::size_t>(i) * width, width);
+    const Origin origin = provenance_.derive(tap, key);
+    RowRef ref = table_.find(tap, key);
+    if (ref.slot && !right_width(*m, *ref.slot, event.shape)) ref = {};
+    const bool present = ref.slot && mode_ == Mode::local;
+    if (perturbation_.seed != 0 && !(present && origin.single))
+      shake(tap, key, ours, lazy_scale(), i);
+    if (base_ != nullptr) {
+      measure(ref.slot, tap, key, ours);
+    } else if (ref.slot) {
+      if (selection_.accepts(tap, ref.slot->call, position_of(*m, key))) {
+        compare_row(*m, ref, origin, key, ours, lazy_scale(), i);
+      }
+    }
+    if (!present)
+      keep_band(event, key, ours,
+                m->info->name.ends_with("score") || m->info->name.ends_with("scores") ? lazy_scale()
+                                                                                      : nullptr,
+                i, origin);
+    if (present) {
+      const auto theirs = row_of(*ref.slot, ref.row);
+      std::copy_n(theirs.begin(), std::min(theirs.size(), ours.size()), ours.begin());
+      provenance_.mark_present(tap, key);
+    } else {
+      provenance_.mark_ours(tap, key, origin);
+    }
+    if (m->expert >= 0 && tap.ends_with(".out")) watch_expert(*m, key, present);
+  }
+  seconds += seconds_since(begin);
+}
+
+void Comparer::shake(const std::string& tap, std::int64_t key, std::span<Real> values,
+                     const Mat* scale, std::int64_t row) const {
+  if (!scale) return;
+  const Rng rng(perturbation_.seed, tap);
+  const auto width = std::ssize(values);
+  for (std::int64_t c = 0; c < width; ++c) {
+    const double share = 2 * rng.uniform(static_cast<std::uint64_t>(key * width + c)) - 1;
+    values[static_cast<std::size_t>(c)] +=
+        static_cast<Real>(share * perturbation_.unit) * scale->data()[row * width + c];
+  }
+}
+
+Finding& Comparer::finding(const RowRef& ref, const Origin& origin) {
+  Finding& f = findings_[ref.slot];
+  f.origin = f.origin < 0 ? origin.span : provenance_.merge(f.origin, origin.span);
+  ++f.rows;
+  f.inherited += origin.inherited;
+  return f;
+}
+
+void Comparer::compare_row(const TapMatch& m, const RowRef& ref, const Origin& origin,
+                           std::int64_t key, std::span<const Real> ours, const Mat* scale,
+                           std::int64_t row) {
+  std::vector<double> a(ours.begin(), ours.end());
+  const auto stored = row_of(*ref.slot, ref.row);
+  std::vector<double> b(stored.begin(), stored.end());
+  bytes += static_cast<std::int64_t>((a.size() + b.size()) * sizeof(double));
+  if (unaligned_weights(ref.slot->info->name, table_, key)) {
+    std::sort(a.begin(), a.end(), std::greater<>());
+    std::sort(b.begin(), b.end(), std::greater<>());
+  }
+  const auto width = std::ssize(ours);
+  const std::span<const Real> e =
+      scale ? std::span<const Real>(scale->data() + row * width, ours.size())
+            : std::span<const Real>{};
+  judge_row(finding(ref, origin), ref, origin, key, a, b, e);
+  (void)m;
+}
+
+void Comparer::judge_row(Finding& f, const RowRef& ref, const Origin& origin, std::int64_t key,
+                         std::span<const double> ours, std::span<const double> theirs,
+                         std::span<const Real> scale) {
+  const Precision& p = ref.slot->precision;
+  std::vector<double> bound(ours.size());
+  for (std::size_t i = 0; i < ours.size(); ++i) {
+    bound[i] = origin.single ? stage_bound(p, scale.empty() ? 0 : static_cast<double>(scale[i]),
+                                           ours[i], ref.slot->magnitude)
+                             : span_bound(p, ours[i], ref.slot->magnitude);
+  }
+  if (origin.single) return f.stage.add_row(ref.row, ours, theirs, bound);
+  const auto keep = [&] {
+    base_rows_[{ref.slot->info->name, key}] =
+        Eigen::Map<const Eigen::RowVectorXd>(ours.data(), std::ssize(ours)).cast<Real>();
+  };
+  if (!p.exact_ceiling) {
+    f.by_ensemble = true;
+    f.span.set_judge_by_ensemble();
+    keep();
+    return f.span.add_row(ref.row, ours, theirs, bound);
+  }
+  Comparison one;
+  one.add_row(ref.row, ours, theirs, bound);
+  if (one.within()) return f.span.add_row(ref.row, ours, theirs, bound);
+  f.pending.push_back({key, ref.row, one.worst()});
+  keep();
+}
+
+void Comparer::measure(const Slot* slot, const std::string& tap, std::int64_t key,
+                       std::span<const Real> ours) {
+  const auto it = base_->base_rows_.find({tap, key});
+  if (it == base_->base_rows_.end()) return;
+  const Row& base = it->second;
+  double& row_max = row_spread_[{tap, key}];
+  for (std::int64_t c = 0; c < std::min<std::int64_t>(base.size(), std::ssize(ours)); ++c) {
+    const double d = static_cast<double>(std::abs(ours[static_cast<std::size_t>(c)] - base(c)));
+    if (!std::isfinite(d)) continue;
+    row_max = std::max(row_max, d);
+    if (!slot) continue;
+    Spread& s = slot_spread_[slot];
+    s.max = std::max(s.max, d);
+    s.sum_squares += d * d;
+    ++s.count;
+  }
+}
+
+void Comparer::perturb(const Perturbation& p, const Comparer& base) {
+  perturbation_ = p;
+  base_ = &base;
+}
+
+void Comparer::absorb(const Comparer& member) {
+  for (const auto& [slot, s] : member.slot_spread_) {
+    Finding& f = findings_[slot];
+    f.spread_max = std::max(f.spread_max, s.max);
+    f.spread_rms = std::max(
+        f.spread_rms,
+        std::sqrt(s.sum_squares / static_cast<double>(std::max<std::int64_t>(1, s.count))));
+  }
+  for (const auto& [row, d] : member.row_spread_) {
+    double& mine = row_spread_[row];
+    mine = std::max(mine, d);
+  }
+}
+
+double Comparer::row_spread(const std::string& tap, std::int64_t key) const {
+  const auto it = row_spread_.find({tap, key});
+  return it == row_spread_.end() ? 0 : it->second;
+}
+
+double Comparer::tap_spread(const std::string& tap) const {
+  double d = 0;
+  for (auto it = row_spread_.lower_bound({tap, 0});
+       it != row_spread_.end() && it->first.first == tap; ++it) {
+    d = std::max(d, it->second);
+  }
+  return d;
+}
+
+void Comparer::watch_expert(const TapMatch& m, std::int64_t position, bool present) {
+  const std::string block = fmt::format("{}.{}.", m.mtp ? "mtp" : "layers", m.index);
+  int& seen = experts_seen_[block][position];
+  if (present) ++seen;
+  provenance_.mark_experts(block, position, seen == config_.n_activated_experts);
+}
+
+// Live rows: the previous group once there is one, then what the open group holds so far.
+void Comparer::on_state(const TapMatch& m, TapEvent& event) {
+  const std::string tap(event.name);
+  const std::int64_t ratio = config_.ratio(m.block);
+  const std::int64_t offset = ModelConfig::overlaps(ratio) ? ratio : 0;
+  const auto call = std::find_if(table_.calls().begin(), table_.calls().end(),
+                                 [&](const Call& c) { return c.end == call_.end; });
+  computed_[tap].push_back(call_.start);
+  if (call == table_.calls().end() || base_ != nullptr) return;
+  Slot* slot = table_.slot(tap, static_cast<std::size_t>(call - table_.calls().begin()));
+  if (!slot || !slot->problem.empty()) return;
+  if (slot->info->shape[0] != event.shape[0] || slot->info->shape[1] != event.shape[1]) {
+    slot->problem = fmt::format("expected [{}], found shape [{}]", fmt::join(event.shape, ", "),
+                                fmt::join(slot->info->shape, ", "));
+    return;
+  }
+  table_.load(*slot);
+  const Origin origin = provenance_.derive(tap, call_.end - 1);
+  for (std::int64_t r = 0; r < event.shape[0]; ++r) {
+    const bool live = r < offset ? call_.end >= ratio : r - offset < call_.end % ratio;
+    if (!live) continue;
+    const auto ours = event.values.subspan(static_cast<std::size_t>(r * slot->width),
+                                           static_cast<std::size_t>(slot->width));
+    const std::vector<double> a(ours.begin(), ours.end());
+    const auto b = row_of(*slot, r);
+    // State rows are kv_proj and score rows (plus the position bias: one addition).
+    std::vector<Real> scale(a.size(), 0);
+    if (tap.ends_with("score_state"))
+      std::transform(a.begin(), a.end(), scale.begin(),
+                     [](double v) { return static_cast<Real>(2 * std::abs(v)); });
+    const RowRef ref{slot, r};
+    if (selection_.accepts(tap, slot->call, call_.end - 1)) {
+      judge_row(finding(ref, origin), ref, origin, call_.end - 1, a, b, scale);
+    }
+    if (mode_ == Mode::local && !origin.single) std::copy(b.begin(), b.end(), ours.begin());
+  }
+}
+
+}  // namespace dsv4::conformance

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// The discrete half of the comparer: chosen entries and experts, window positions, rows sent to an
+// expert.
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+#include <numeric>
+
+#include "conformance/comparer.hpp"
+
+namespace dsv4::conformance {
+namespace {
+
+constexpr double kUndecided = -1;  // the band of scores whose error only an ensemble knows
+
+}  // namespace
+
+// Remembers by how much the scores of a row may be wrong, for the choice that follows.
+void Comparer::keep_band(const TapEvent& event, std::int64_t key, std::span<const Real> scores,
+                         const Mat* scale, std::int64_t row, const Origin& origin) {
+  if (!scale) return;
+  const auto width = std::ssize(scores);
+  Real magnitude = 0;
+  for (const Real s : scores) {
+    if (std::isfinite(s)) magnitude = std::max(magnitude, std::abs(s));
+  }
+  std::vector<double> band(scores.size());
+  const bool fp64 = default_unit_ <= 0x1p-53;
+  for (std::int64_t c = 0; c < width; ++c) {
+    const double running = (default_unit_ + reference_roundoff()) *
+                           static_cast<double>(scale->data()[row * width + c]);
+    // Through several stages: what span_bound allows; without a closed bound the ensemble decides
+    // later.
+    band[static_cast<std::size_t>(c)] =
+        origin.single ? running
+        : fp64        ? std::max(running, kCeiling * static_cast<double>(magnitude))
+                      : kUndecided;
+  }
+  const std::string tap(event.name);
+  if (!origin.single && !fp64 && base_ == nullptr) {
+    base_rows_[{tap, key}] = Eigen::Map<const Row>(scores.data(), width);
+  }
+  bands_[tap][key] = std::move(band);
+}
+
+void Comparer::on_index(IndexEvent& event) {
+  const std::string tap(event.name);
+  const auto m = find_tap(tap, static_cast<int>(config_.n_layers));
+  if (!m) return;
+  computed_[tap].push_back(call_.start);
+  if (m->expert >= 0) return on_expert_rows(event);
+  const std::int64_t width = event.shape[1];
+  // The hash table has an order of its own; every other choice is a set.
+  const bool ordered = tap.ends_with("gate.indices") && config_.hash_routed(m->block);
+  for (std::int64_t i = 0; i < event.shape[0]; ++i) {
+    const std::int64_t key = call_.start + i;
+    const auto ours =
+        event.values.subspan(static_cast<std::size_t>(i * width), static_cast<std::size_t>(width));
+    const Origin origin = provenance_.derive(tap, key);
+    const RowRef ref = table_.find(tap, key);
+    if (!ref.slot) {
+      provenance_.mark_ours(tap, key, origin);
+      continue;
+    }
+    judge_choice(event, ref, origin, key, i, ours, ordered);
+    if (mode_ == Mode::local) {
+      provenance_.mark_present(tap, key);
+    } else {
+      provenance_.mark_ours(tap, key, origin);
+    }
+  }
+}
+
+void Comparer::judge_choice(const IndexEvent& event, const RowRef& ref, const Origin& origin,
+                            std::int64_t key, std::int64_t row, std::span<std::int32_t> ours,
+                            bool ordered) {
+  const auto theirs = std::span<const std::int64_t>(ref.slot->integers)
+                          .subspan(static_cast<std::size_t>(ref.row * ref.slot->width),
+                                   static_cast<std::size_t>(ref.slot->width));
+  std::vector<double> scores;
+  std::vector<double> band;
+  if (event.scores) {
+    scores.assign(event.scores->row(row).begin(), event.scores->row(row).end());
+    const auto known = bands_.find(std::string(event.scores_name));
+    if (known != bands_.end() && known->second.contains(key)) band = known->second[key];
+    band.resize(scores.size(), 0);
+    const Slot* slot = table_.find(std::string(event.scores_name), key).slot;
+    const double rounding = slot && mode_ == Mode::local ? slot->precision.store : 0;
+    for (std::size_t c = 0; c < band.size(); ++c) {
+      if (band[c] != kUndecided && std::isfinite(scores[c]))
+        band[c] += (rounding + 0x1p-52) * std::abs(scores[c]);
+    }
+  }
+  Choice c = compare_choice(ours, theirs, scores, band);
+  if (ordered && !std::equal(ours.begin(), ours.end(), theirs.begin(), theirs.end())) {
+    c.same = false;
+    c.gap = INFINITY;
+  }
+  const bool undecided = c.valid && !c.same && c.band < 0;
+  const bool judged =
+      base_ == nullptr && selection_.accepts(std::string(event.name), ref.slot->call, key);
+  if (judged) {
+    Finding& f = finding(ref, origin);
+    if (undecided) f.scores = event.scores_name;
+    const bool illegal = !c.legal() && !undecided;
+    if (!c.same && !illegal) {
+      ++f.replays;
+      f.margin = std::max(f.margin, c.gap);
+    }
+    if (illegal ? !f.illegal || c.gap > f.worst_choice.gap
+                : !f.illegal && c.gap >= f.worst_choice.gap) {
+      f.worst_choice = c;
+      f.choice_row = ref.row;
+    }
+    f.illegal |= illegal;
+  }
+  const bool replay = c.valid && (mode_ == Mode::local || c.legal() || undecided);
+  if (!replay) return;
+  std::fill(ours.begin(), ours.end(), -1);
+  std::size_t at = 0;
+  for (const std::int64_t t : theirs) {
+    if (t >= 0 && at < ours.size()) ours[at++] = static_cast<std::int32_t>(t);
+  }
+}
+
+// The trace lists who visits this expert in this call, and leaves this token out.
+void Comparer::missing_visit(const std::string& tap, std::int64_t position) {
+  for (std::size_t c = 0; c < table_.calls().size(); ++c) {
+    Slot* slot = table_.slot(tap, c);
+    if (!slot || position < table_.calls()[c].start || position >= table_.calls()[c].end) continue;
+    if (base_ != nullptr || !selection_.accepts(tap, c, position)) return;
+    Finding& f = findings_[slot];
+    f.illegal = true;
+    f.worst_choice.problem =
+        fmt::format("the token at position {} visits this expert and is not listed", position);
+  }
+}
+
+void Comparer::on_expert_rows(const IndexEvent& event) {
+  const std::string tap(event.name);
+  std::vector<std::int64_t> positions;
+  for (const std::int32_t r : event.values) positions.push_back(call_.start + r);
+  for (const std::int64_t p : positions) {
+    const Origin origin = provenance_.derive(tap, p);
+    const RowRef ref = table_.find(tap, p);
+    if (ref.slot && mode_ == Mode::local) {
+      provenance_.mark_present(tap, p);
+    } else {
+      provenance_.mark_ours(tap, p, origin);
+    }
+    // Rows of the trace that no token of ours reaches are noticed when the report is made.
+    if (ref.slot && base_ == nullptr && selection_.accepts(tap, ref.slot->call, p))
+      finding(ref, origin);
+    if (!ref.slot) missing_visit(tap, p);
+  }
+  expert_rows_[tap.substr(0, tap.rfind('.'))] = std::move(positions);
+}
+
+}  // namespace dsv4::conformance

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conformance/report.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <map>
+
+namespace dsv4::conformance {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json number(double v) {
+  if (std::isfinite(v)) return v;
+  return std::isnan(v) ? "nan" : v > 0 ? "inf" : "-inf";
+}
+
+ordered_json to_json(const Result& r) {
+  ordered_json j{{"tap", r.tap}, {"call", r.call}, {"verdict", name(r.verdict)}};
+  if (!r.reason.empty()) j["reason"] = r.reason;
+  j["error"] = number(r.error);
+  j["bound"] = number(r.bound);
+  j["ours"] = number(r.ours);
+  j["theirs"] = number(r.theirs);
+  j["index"] = r.index;
+  j["position"] = r.position;
+  j["magnitude"] = number(r.magnitude);
+  j["span"] = r.span;
+  j["rows"] = r.rows;
+  j["inherited"] = r.inherited;
+  j["replays"] = r.replays;
+  if (r.replays > 0) j["margin"] = number(r.margin);
+  return j;
+}
+
+double ratio(const Result& r) {
+  return r.error == 0 ? 0 : r.bound > 0 ? r.error / r.bound : INFINITY;
+}
+
+// Results of one stage over all calls, folded into a line.
+struct Line {
+  const Result* worst = nullptr;
+  int calls = 0;
+  std::int64_t rows = 0, inherited = 0, replays = 0;
+  std::map<Verdict, int> verdicts;
+
+  void add(const Result& r) {
+    ++calls;
+    rows += r.rows;
+    inherited += r.inherited;
+    replays += r.replays;
+    ++verdicts[r.verdict];
+    const bool failed = r.verdict == Verdict::failed;
+    const bool worst_failed = worst && worst->verdict == Verdict::failed;
+    if (!worst || failed > worst_failed || (failed == worst_failed && ratio(r) > ratio(*worst)))
+      worst = &r;
+  }
+  Verdict verdict() const {
+    for (const Verdict v : {Verdict::failed, Verdict::unknown, Verdict::mistrusted, Verdict::passed,
+                            Verdict::skipped}) {
+      if (verdicts.contains(v)) return v;
+    }
+    return Verdict::absent;
+  }
+};
+
+std::string layer_title(const Result& r, const ModelConfig& config) {
+  if (r.tap.starts_with("mtp.")) return fmt::format("MTP block {}", r.block - config.n_layers);
+  if (r.block < 0) return r.tap == "embed" ? "embedding" : "head";
+  const std::int64_t ratio = config.ratio(r.block);
+  const std::string kind = ratio == 0                     ? "window"
+                           : ModelConfig::overlaps(ratio) ? "CSA, ratio 4"
+                                                          : fmt::format("HCA, ratio {}", ratio);
+  return fmt::format("layer {}: {}, {} routing", r.block, kind,
+                     config.hash_routed(r.block) ? "hash" : "scored");
+}
+
+// "layers.2.attn.qr" -> "attn.qr"
+std::string stage(const Result& r) {
+  if (r.block < 0) return r.tap;
+  const auto second = r.tap.find('.', r.tap.find('.') + 1);
+  return r.tap.substr(second + 1);
+}
+
+std::string painted(std::string text, Verdict v, bool color) {
+  if (!color) return text;
+  const int code = v == Verdict::passed ? 32 : v == Verdict::failed ? 31 : 33;
+  return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
+}
+
+std::string place(const Result& r) {
+  if (r.position < 0) return "";
+  return fmt::format("call {} pos {} [{}]", r.call, r.position, fmt::join(r.index, ","));
+}
+
+std::string notes(const Line& line) {
+  std::vector<std::string> out;
+  if (line.replays > 0)
+    out.push_back(fmt::format("{} replayed, widest gap {:.1e}", line.replays, line.worst->margin));
+  if (line.inherited > 0)
+    out.push_back(fmt::format("{} of {} rows inherited", line.inherited, line.rows));
+  if (!line.worst->reason.empty()) out.push_back(line.worst->reason);
+  return fmt::format("{}", fmt::join(out, "; "));
+}
+
+std::string repro(const Report& report, const Result& r) {
+  const std::string rows =
+      r.position >= 0 ? fmt::format(" --rows {}-{}", r.position, r.position) : "";
+  return fmt::format("dsv4 verify {} --model {} --mode {} --taps '{}' --call {}{}", report.trace,
+                     report.model, report.mode, r.tap, r.call, rows);
+}
+
+bool shown(Verdict v) { return v != Verdict::absent; }
+
+}  // namespace
+
+ordered_json to_json(const Report& report) {
+  ordered_json j{{"schema_version", 1},         {"mode", report.mode},
+                 {"rounding", report.rounding}, {"backend", report.backend},
+                 {"trace", report.trace},       {"model", report.model}};
+  j["counts"] = report.counts();
+  j["first_difference"] = nullptr;
+  if (const Result* f = report.first_difference()) {
+    j["first_difference"] = {
+        {"tap", f->tap},     {"call", f->call},           {"position", f->position},
+        {"index", f->index}, {"error", number(f->error)}, {"bound", number(f->bound)}};
+    if (!f->reason.empty()) j["first_difference"]["reason"] = f->reason;
+  }
+  j["notes"] = report.notes;
+  j["seconds"] = {{"compute", report.seconds_compute},
+                  {"compare", report.seconds_compare},
+                  {"read", report.seconds_read}};
+  j["bytes_compared"] = report.bytes_compared;
+  j["results"] = ordered_json::array();
+  for (const Result& r : report.results) j["results"].push_back(to_json(r));
+  return j;
+}
+
+std::string to_text(const Report& report, const ModelConfig& config, const TextStyle& style) {
+  // Stages in the order of the forward pass, whatever the order of the file.
+  std::map<std::tuple<int, int, int, std::string, int>, Line> lines;
+  for (const Result& r : report.results) {
+    if (!shown(r.verdict)) continue;
+    const bool mtp = r.tap.starts_with("mtp.");
+    const int part = r.verdict == Verdict::unknown ? 4
+                     : mtp                         ? 3
+                     : r.block >= 0                ? 1
+                     : r.tap == "embed"            ? 0
+                                                   : 2;
+    lines[{part, r.block, r.order, r.tap, style.every_call ? r.call : 0}].add(r);
+  }
+  std::string text;
+  auto out = std::back_inserter(text);
+  std::string title;
+  for (const auto& [key, line] : lines) {
+    const Result& r = *line.worst;
+    const std::string here = std::get<0>(key) == 4 ? "unknown names" : layer_title(r, config);
+    if (here != title) fmt::format_to(out, "{}{}\n", title.empty() ? "" : "\n", title = here);
+    const Verdict v = line.verdict();
+    const bool numbers = v == Verdict::passed || v == Verdict::failed;
+    fmt::format_to(out, "  {:<34} {:>9} {:>9}  {:<28} {:<10} {}\n", stage(r),
+                   numbers ? fmt::format("{:.2e}", r.error) : "",
+                   numbers ? fmt::format("{:.2e}", r.bound) : "", place(r),
+                   painted(std::string(name(v)), v, style.color), notes(line));
+  }
+  const auto counts = report.counts();
+  fmt::format_to(out, "\n{}: {} mode, {} numerics, backend {}\n", report.trace, report.mode,
+                 report.rounding, report.backend);
+  for (const auto& [verdict, n] : counts) {
+    if (n > 0) fmt::format_to(out, "  {:<10} {:>7}\n", verdict, n);
+  }
+  std::int64_t replays = 0, inherited = 0;
+  for (const Result& r : report.results) replays += r.replays, inherited += r.inherited;
+  if (replays > 0)
+    fmt::format_to(
+        out,
+        "  {} decisions differ legally (ties, or within the scores' error) and were replayed\n",
+        replays);
+  if (inherited > 0)
+    fmt::format_to(out, "  {} rows are inherited: they read values that the trace does not have\n",
+                   inherited);
+  if (const Result* f = report.first_difference()) {
+    fmt::format_to(out,
+                   "\nfirst difference: {} at position {} [{}]: error {:.3e}, bound {:.3e} (ours "
+                   "{:.17g}, trace {:.17g}) {}\n",
+                   f->tap, f->position, fmt::join(f->index, ","), f->error, f->bound, f->ours,
+                   f->theirs, f->reason);
+    if (!f->span.empty())
+      fmt::format_to(out, "  span: {} → {}\n", fmt::join(f->span, ", "), f->tap);
+    fmt::format_to(out, "  again: {}\n", repro(report, *f));
+  }
+  return text;
+}
+
+}  // namespace dsv4::conformance

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conformance/tolerance.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "core/error.hpp"
+
+namespace dsv4::conformance {
+
+double unit_roundoff(std::string_view dtype) {
+  if (dtype == "fp64") return 0x1p-53;
+  if (dtype == "fp32") return 0x1p-24;
+  if (dtype == "fp16") return 0x1p-11;
+  if (dtype == "bf16") return 0x1p-8;
+  if (dtype == "int") return 0;
+  throw TraceError("unknown dtype attribute \"" + std::string(dtype) + "\"",
+                   "expected one of fp64, fp32, fp16, bf16, int");
+}
+
+double reference_roundoff() {
+  return static_cast<double>(std::numeric_limits<Real>::epsilon()) / 2;
+}
+
+Precision precision_of(const golden::DatasetInfo& d) {
+  const std::string_view stored = d.integer      ? "int"
+                                  : d.bits == 64 ? "fp64"
+                                  : d.bits == 32 ? "fp32"
+                                                 : "fp16";
+  const std::string_view dtype = d.dtype.empty() ? stored : std::string_view(d.dtype);
+  Precision p;
+  p.unit = unit_roundoff(dtype);
+  p.exact_ceiling = dtype == "fp64";
+  if (unit_roundoff(stored) > p.unit) p.store = unit_roundoff(stored);
+  return p;
+}
+
+double stage_bound(const Precision& p, double scale, double value, double magnitude) {
+  const double running = (p.unit + reference_roundoff()) * scale;
+  const double held = p.exact_ceiling ? std::min(running, kCeiling * magnitude) : running;
+  return held + p.store * std::abs(value);
+}
+
+double span_bound(const Precision& p, double value, double magnitude) {
+  return kCeiling * magnitude + p.store * std::abs(value);
+}
+
+}  // namespace dsv4::conformance

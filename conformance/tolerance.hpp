@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// How far two correct implementations may differ. Nothing here is tuned: a bound is the running
+// error of the stage (reference/error_bound.hpp) times the unit roundoffs of both sides.
+#pragma once
+
+#include <string_view>
+
+#include "core/tensor.hpp"
+#include "golden/trace_file.hpp"
+
+namespace dsv4::conformance {
+
+// Distance of 1 to the next number, halved: fp64 2^-53, fp32 2^-24, fp16 2^-11, bf16 2^-8; 0 for
+// int.
+double unit_roundoff(std::string_view dtype);
+// Of the reference itself: 2^-53, or 2^-64 in the long double build.
+double reference_roundoff();
+
+// The arithmetic and the storage of one dataset.
+struct Precision {
+  double unit = 0;             // of the arithmetic that produced it
+  double store = 0;            // of the stored type, where that is coarser
+  bool exact_ceiling = false;  // fp64: errors are also held below 1e-12 of the largest magnitude
+};
+
+// Attribute dtype if the file has it; else the stored type.
+Precision precision_of(const golden::DatasetInfo& dataset);
+
+constexpr double kCeiling = 1e-12;
+
+// Bound of one element in a span of one stage. scale: the stage's E; value: the reference's;
+// magnitude: the largest finite one of the dataset.
+double stage_bound(const Precision& p, double scale, double value, double magnitude);
+// Bound of one element in a span of several stages in fp64: the ceiling alone.
+double span_bound(const Precision& p, double value, double magnitude);
+
+}  // namespace dsv4::conformance

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conformance/verdict.hpp"
+
+#include <limits>
+#include <tuple>
+
+namespace dsv4::conformance {
+
+std::string_view name(Verdict v) {
+  switch (v) {
+    case Verdict::passed:
+      return "PASSED";
+    case Verdict::failed:
+      return "FAILED";
+    case Verdict::absent:
+      return "ABSENT";
+    case Verdict::unknown:
+      return "UNKNOWN";
+    case Verdict::skipped:
+      return "SKIPPED";
+    case Verdict::mistrusted:
+      return "MISTRUSTED";
+  }
+  return "?";
+}
+
+std::map<std::string, std::int64_t> Report::counts() const {
+  std::map<std::string, std::int64_t> n;
+  for (const Verdict v : {Verdict::passed, Verdict::failed, Verdict::absent, Verdict::unknown,
+                          Verdict::skipped, Verdict::mistrusted}) {
+    n[std::string(name(v))] = 0;
+  }
+  for (const Result& r : results) ++n[std::string(name(r.verdict))];
+  return n;
+}
+
+const Result* Report::first_difference() const {
+  // Embedding first, then the blocks, then the head, then MTP: the order of taps.tsv within a
+  // block.
+  const auto key = [](const Result& r) {
+    const bool tail = r.block < 0 && r.tap != "embed";
+    const int block = r.block >= 0 ? r.block : tail ? std::numeric_limits<int>::max() / 2 : -1;
+    const bool mtp = r.tap.starts_with("mtp.");
+    return std::tuple(mtp, block, r.order, r.position);
+  };
+  const Result* first = nullptr;
+  for (const Result& r : results) {
+    if (r.verdict == Verdict::failed && (!first || key(r) < key(*first))) first = &r;
+  }
+  return first;
+}
+
+int Report::exit_code() const {
+  bool compared = false;
+  for (const Result& r : results) {
+    if (r.verdict == Verdict::failed) return 1;
+    compared |= r.verdict == Verdict::passed;
+  }
+  return compared ? 0 : 3;
+}
+
+}  // namespace dsv4::conformance

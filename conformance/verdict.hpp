@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vocabulary of results. One Result per dataset of a trace: tap x call.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dsv4::conformance {
+
+enum class Verdict {
+  passed,
+  failed,
+  absent,      // the trace lacks this tap
+  unknown,     // the trace has a name nobody knows
+  skipped,     // could not be compared; the reason says why
+  mistrusted,  // nothing meaningful was compared: all zero, all NaN, constant
+};
+
+std::string_view name(Verdict v);  // "PASSED"
+
+struct Result {
+  std::string tap;
+  int call = 0;    // call of the trace
+  int order = 0;   // stage: order of taps.tsv
+  int block = -1;  // layer; n_layers + J for MTP
+  Verdict verdict = Verdict::absent;
+  std::string reason;  // SKIPPED(reason), what is wrong with a shape, the nearest known name
+  // The worst element: largest error / bound.
+  double error = 0;
+  double bound = 0;
+  double ours = 0;
+  double theirs = 0;
+  std::vector<std::int64_t> index;  // in the dataset
+  std::int64_t position = -1;  // absolute position of its row (entries: first token of the group)
+  double magnitude = 0;        // largest finite |value| of the dataset
+  std::vector<std::string> span;  // the nearest taps of the trace this one was recomputed from
+  std::int64_t rows = 0;          // rows compared
+  std::int64_t inherited =
+      0;                     // of them, rows that read values of ours where the trace exposes none
+  std::int64_t replays = 0;  // rows whose legal, different decision was replayed
+  double margin = 0;         // widest score gap among the replayed decisions
+};
+
+struct Report {
+  std::string mode, rounding, trace, model, backend;
+  std::vector<Result> results;  // in the order of the forward pass, call by call
+  std::vector<std::string> notes;
+  double seconds_compute = 0, seconds_compare = 0, seconds_read = 0;
+  std::int64_t bytes_compared = 0;
+
+  std::map<std::string, std::int64_t> counts() const;
+  const Result* first_difference() const;  // least (layer, stage, position); null: none
+  int exit_code() const;  // 0 all compared passed, 1 a difference, 3 nothing was compared
+};
+
+}  // namespace dsv4::conformance
