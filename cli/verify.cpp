@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/verify.hpp"
+
+#include <fmt/format.h>
+#include <memory>
+
+#include "cli/backends.hpp"
+#include "cli/options.hpp"
+#include "cli/terminal.hpp"
+#include "conformance/report.hpp"
+#include "conformance/runner.hpp"
+#include "core/error.hpp"
+
+namespace dsv4::cli {
+namespace {
+
+struct Options {
+  std::string trace, model, mode = "local", rounding, backend = "reference", layers, rows, chunks;
+  std::vector<std::string> taps, require;
+  std::int64_t call = -1;
+  bool json = false, quiet = false, every_call = false;
+};
+
+conformance::VerifyOptions verify_options(const Options& o, const ModelConfig& config) {
+  conformance::VerifyOptions v;
+  v.mode = o.mode == "local" ? conformance::Mode::local : conformance::Mode::chained;
+  v.selection.taps = o.taps;
+  v.selection.call = o.call;
+  v.require = o.require;
+  if (!o.rows.empty()) {
+    const Range r = parse_range(o.rows, "--rows");
+    v.selection.first_row = r.first;
+    v.selection.last_row = r.last;
+  }
+  if (!o.chunks.empty()) v.chunks = parse_list(o.chunks, "--chunks");
+  if (!o.layers.empty()) {
+    const Range r = parse_range(o.layers, "--layers");
+    if (r.last >= config.n_layers) {
+      throw UsageError(
+          fmt::format("--layers {}: the model has layers 0-{}", o.layers, config.n_layers - 1));
+    }
+    v.first_layer = r.first;
+    v.last_layer = r.last == config.n_layers - 1 ? -1 : r.last;
+  }
+  return v;
+}
+
+int run(const Options& o) {
+  const golden::TraceFile trace(o.trace);
+  const std::string declared =
+      trace.attributes().rounding.empty() ? "exact" : trace.attributes().rounding;
+  if (!o.rounding.empty() && o.rounding != declared) {
+    throw UsageError(
+        fmt::format("--rounding {}: {} declares rounding \"{}\"", o.rounding, o.trace, declared),
+        "leave --rounding out to use what the trace declares");
+  }
+  require_exact(declared, o.trace);
+  const Checkpoint checkpoint = Checkpoint::open(o.model);
+  for (const auto& w : checkpoint.warnings()) say(o.quiet, "warning: {}", w);
+  auto options = verify_options(o, checkpoint.config());
+  const auto backend = make_backend(o.backend);
+  Progress progress("verify", 100, "%", o.quiet);
+  options.progress = [&](double fraction) { progress.update(100 * fraction); };
+  const conformance::Report report = conformance::verify(trace, checkpoint, *backend, options);
+  progress.finish();
+  for (const auto& note : report.notes) say(o.quiet, "note: {}", note);
+  if (o.json) {
+    fmt::print("{}\n", conformance::to_json(report).dump(2));
+  } else {
+    fmt::print("{}",
+               conformance::to_text(report, checkpoint.config(), {use_color(), o.every_call}));
+  }
+  if (report.exit_code() == kNothingCompared) fmt::print(stderr, "dsv4: nothing was compared\n");
+  return report.exit_code();
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, int& exit_code) {
+  auto o = std::make_shared<Options>();
+  CLI::App* c =
+      app.add_subcommand("verify", "Compare a trace with the float64 reference, stage by stage");
+  c->add_option("trace", o->trace, "Trace file (HDF5, schema trace/1)")->required();
+  c->add_option("--model", o->model, "Checkpoint directory in the official layout")->required();
+  c->add_option("--mode", o->mode,
+                "local: every stage from the trace's own inputs; chained: from the token ids")
+      ->check(CLI::IsMember({"local", "chained"}))
+      ->capture_default_str();
+  c->add_option("--rounding", o->rounding, "exact (default: what the trace declares)");
+  c->add_option("--backend", o->backend, "reference")->capture_default_str();
+  c->add_option("--taps", o->taps, "Judge only taps that match this glob; * crosses dots; repeats")
+      ->take_all();
+  c->add_option("--layers", o->layers, "Layers a-b; starts at the trace's layers.(a-1).hc_ffn.out");
+  c->add_option("--call", o->call, "Judge only this call of the trace")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--rows", o->rows, "Judge only these absolute positions: a-b");
+  c->add_option("--chunks", o->chunks,
+                "Run the reference in calls of these lengths instead of the trace's own");
+  c->add_option("--require", o->require, "Taps that match this glob must be in the trace; repeats")
+      ->take_all();
+  c->add_flag("--every-call", o->every_call, "One line per call instead of one per stage");
+  c->add_flag("--json", o->json, "Print the report as JSON");
+  c->add_flag("-q,--quiet", o->quiet, "No progress, no notes");
+  c->footer(
+      "Exit code: 0 all compared passed, 1 a difference, 2 bad input, 3 nothing was compared.\n"
+      "Example:\n  dsv4 verify trace.h5 --model golden/models/tiny --mode local");
+  c->callback([o, &exit_code] { exit_code = guarded([&] { return run(*o); }); });
+}
+
+}  // namespace dsv4::cli
