@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 #include <fmt/format.h>
+#include <limits>
 
 #include "core/dtype.hpp"
 #include "core/error.hpp"
@@ -28,29 +29,29 @@ T load(const std::byte* p) {
 
 // E4M3: sign · 2^(e-7) · (1 + m/8), and for e = 0 m · 2^-9. A code is moved into the fields of a
 // float32 whose exponent is rebased by 120; e = 0 is read as if it were e = 1, which is 2^-6 too
-// much.
-float e4m3(std::uint8_t code) {
-  const std::uint32_t u = code & 0x7FU;
-  const std::uint32_t subnormal = u < 8 ? 1U : 0U;
-  const std::uint32_t bits = (u << 20) + (120U << 23) + (subnormal << 23);
-  const float magnitude = std::bit_cast<float>(bits) - (subnormal != 0 ? 0x1p-6F : 0.0F);
-  const std::uint32_t nan = u == 0x7F ? 0x7FC00000U : 0U;
-  return std::bit_cast<float>((std::bit_cast<std::uint32_t>(magnitude) | nan) | (code & 0x80U)
-                                                                                    << 24);
+// much. Conditions are sums and shifts: g++ 12 does not vectorise comparisons of mixed widths.
+float e4m3(std::uint32_t code) {
+  const std::uint32_t u = code & 0x7F;
+  const std::uint32_t normal = (u + 120) >> 7;  // e > 0
+  const std::uint32_t nan = (u + 1) >> 7;       // u = 127
+  const auto biased = std::bit_cast<float>((u << 20) + ((121 - normal) << 23));
+  const auto excess = std::bit_cast<float>((1 - normal) * 0x3C800000U);  // 2^-6 or 0
+  const auto magnitude = std::bit_cast<std::uint32_t>(biased - excess);
+  return std::bit_cast<float>(magnitude | nan * 0x7FC00000U | (code & 0x80) << 24);
 }
 
 // E2M1: sign · 2^(e-1) · (1 + m/2), and for e = 0 m / 2; the same trick.
-float e2m1(std::uint8_t code) {
-  const std::uint32_t u = code & 7U;
-  const std::uint32_t subnormal = u < 2 ? 1U : 0U;
-  const std::uint32_t bits = (u << 22) + (126U << 23) + (subnormal << 23);
-  const float magnitude = std::bit_cast<float>(bits) - (subnormal != 0 ? 1.0F : 0.0F);
-  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(magnitude) | (code & 8U) << 28);
+float e2m1(std::uint32_t code) {
+  const std::uint32_t u = code & 7;
+  const std::uint32_t normal = (u + 6) >> 3;  // e > 0
+  const auto biased = std::bit_cast<float>((u << 22) + ((127 - normal) << 23));
+  const auto excess = std::bit_cast<float>((1 - normal) * 0x3F800000U);  // 1 or 0
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(biased - excess) | (code & 8) << 28);
 }
 
 void e4m3_run(const std::byte* in, std::int64_t n, Real scale, Real* out) {
   for (std::int64_t j = 0; j < n; ++j) {
-    out[j] = static_cast<Real>(e4m3(std::to_integer<std::uint8_t>(in[j]))) * scale;
+    out[j] = static_cast<Real>(e4m3(std::to_integer<std::uint32_t>(in[j]))) * scale;
   }
 }
 
@@ -58,17 +59,23 @@ void e2m1_run(const std::uint8_t* codes, std::int64_t n, Real scale, Real* out) 
   for (std::int64_t j = 0; j < n; ++j) out[j] = static_cast<Real>(e2m1(codes[j])) * scale;
 }
 
-// One byte holds the columns 2k (low nibble) and 2k+1 (high nibble).
+// One byte holds the columns 2k (low nibble) and 2k+1 (high nibble): eight codes of four bits are
+// spread to eight bytes at a time.
 void unpack_block(const std::byte* in, std::array<std::uint8_t, kFp4Block>& codes) {
-  for (std::size_t k = 0; k < kFp4Block / 2; ++k) {
-    const auto byte = std::to_integer<std::uint8_t>(in[k]);
-    codes[2 * k] = byte & 15U;
-    codes[2 * k + 1] = static_cast<std::uint8_t>(byte >> 4);
+  for (std::size_t k = 0; k < kFp4Block / 8; ++k) {
+    std::uint64_t x = load<std::uint32_t>(in + 4 * k);
+    x = (x | x << 16) & 0x0000FFFF0000FFFFU;
+    x = (x | x << 8) & 0x00FF00FF00FF00FFU;
+    x = (x | x << 4) & 0x0F0F0F0F0F0F0F0FU;
+    std::memcpy(codes.data() + 8 * k, &x, sizeof x);
   }
 }
 
+// decode_e8m0 without ldexp: every power of two of E8M0 is a normal float64.
 Real scale_value(const std::uint8_t* scale) {
-  return scale == nullptr ? Real{1} : static_cast<Real>(decode_e8m0(*scale));
+  if (scale == nullptr) return Real{1};
+  if (*scale == 255) return std::numeric_limits<Real>::quiet_NaN();
+  return static_cast<Real>(std::bit_cast<double>((std::uint64_t{*scale} + 1023 - 127) << 52));
 }
 
 void row_fp8(const Weight& w, std::int64_t row, std::int64_t col, std::int64_t n, Real* out) {
@@ -94,7 +101,12 @@ void row_fp4(const Weight& w, std::int64_t row, std::int64_t col, std::int64_t n
     const std::int64_t stop = std::min(col + n, (block + 1) * kFp4Block);
     unpack_block(in + block * (kFp4Block / 2), codes);
     const Real scale = scale_value(scales == nullptr ? nullptr : scales + block);
-    e2m1_run(codes.data() + j % kFp4Block, stop - j, scale, out + (j - col));
+    if (stop - j == kFp4Block) {
+      e2m1_run(codes.data(), kFp4Block, scale,
+               out + (j - col));  // the usual case, a constant count
+    } else {
+      e2m1_run(codes.data() + j % kFp4Block, stop - j, scale, out + (j - col));
+    }
     j = stop;
   }
 }

@@ -60,7 +60,7 @@ void Tap::report(std::string_view spec, Mat& value, const ErrorScale& error) con
   const auto shape = shape_of(spec, value.size());
   const std::string name = full_name(leaf_of(spec));
   TapEvent event{
-      name, axes_of(spec), shape, {value.data(), static_cast<std::size_t>(value.size())}, error};
+      name, axes_of(spec), shape, {value.data(), static_cast<std::size_t>(value.size())}, error, position_};
   sink_->on_value(event);
 }
 

@@ -36,6 +36,7 @@ struct TapEvent {
   std::span<const std::int64_t> shape;  // one extent per axis
   std::span<Real> values;               // row-major; a sink may overwrite them
   const ErrorScale& error;              // empty: the stage is exact
+  std::int64_t position = -1;  // absolute position of a tensor without a row axis (logits)
 };
 
 // A discrete choice: row i holds the chosen columns of scores.row(i), -1 = none.
@@ -70,6 +71,13 @@ class Tap {
   // Child scope: tap.in("attn").in("compressor").
   Tap in(std::string_view scope) const;
   Tap in(std::string_view scope, std::int64_t index) const;
+
+  // For a tensor without a row axis: the absolute position it belongs to.
+  Tap at(std::int64_t position) const {
+    Tap placed = *this;
+    placed.position_ = position;
+    return placed;
+  }
 
   // Declares what an axis letter means in this scope and below.
   Tap& bind(std::string_view axis, std::int64_t extent);
@@ -108,6 +116,7 @@ class Tap {
 
   TapSink* sink_ = nullptr;
   std::string path_;
+  std::int64_t position_ = -1;
   std::map<std::string, std::int64_t, std::less<>> extents_;
 };
 
