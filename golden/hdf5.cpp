@@ -3,33 +3,35 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <fstream>
-#include <functional>
 #include <hdf5.h>
 #include <hdf5_hl.h>
 #include <new>
 #include <type_traits>
 
 #include "core/error.hpp"
+#include "golden/hdf5_sizes.hpp"
 
 namespace dsv4::golden::hdf5 {
 namespace {
 
 static_assert(std::is_same_v<hid_t, std::int64_t> && std::is_same_v<herr_t, int>);
+static_assert(std::endian::native == std::endian::little,
+              "values are written as they lie in memory");
 
-constexpr hsize_t kChunkBytes = hsize_t{1} << 20;  // the size of the library's chunk cache
-// Smaller arrays live in their object header, whose checksum covers them: the tree of one chunk
+// Smaller arrays live in their object header, whose checksum covers them: a tree for one chunk
 // takes 2.6 kB.
 constexpr std::size_t kCompactBytes = 2048;
-constexpr hsize_t kMaxChunkBytes = hsize_t{1} << 30;
 constexpr hsize_t kMaxAttributeValues = hsize_t{1} << 24;
 constexpr std::size_t kMaxTextBytes = std::size_t{1} << 26;
 
-// The innermost entry of the library's error stack says what went wrong; the outer ones only where
-// it passed.
+// The innermost entry of the library's error stack says what went wrong; the others where it
+// passed.
 std::string innermost_message() {
   std::string text;
   const H5E_walk2_t take_first = [](unsigned n, const H5E_error2_t* entry, void* out) {
@@ -38,54 +40,46 @@ std::string innermost_message() {
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &text);
   H5Eclear2(H5E_DEFAULT);
-  // "file write failed: time = …, errno = 28, error message = 'No space left on device', buf = …"
-  constexpr std::string_view kMark = "error message = '";
-  if (const auto begin = text.find(kMark); begin != std::string::npos) {
-    const auto from = begin + kMark.size();
-    text = text.substr(from, text.find('\'', from) - from);
-  }
-  return text.empty() ? "the HDF5 library gives no reason" : text;
+  return text.empty() ? "the HDF5 library gives no reason" : without_address(text);
 }
 
-[[noreturn]] void read_failed(const std::string& where, std::string_view doing) {
+void read(herr_t status, const std::string& where, std::string_view failure = "cannot be read") {
+  if (status >= 0) return;
   const std::string reason = innermost_message();
   const bool filter = reason.find("filter") != std::string::npos;
   throw TraceError(
-      fmt::format("{}: {}: {}", where, doing, reason),
+      fmt::format("{}: {}: {}", where, failure, reason),
       filter ? "write it with gzip, or without compression" : "the file is damaged or incomplete");
 }
 
-[[noreturn]] void write_failed(const std::string& where, std::string_view doing) {
+void wrote(herr_t status, const std::string& where,
+           std::string_view failure = "cannot be written") {
+  if (status >= 0) return;
   const std::string reason = innermost_message();
   const bool full = reason.find("No space") != std::string::npos;
-  throw IoError(fmt::format("{}: {}: {}", where, doing, reason),
-                full ? "free some space, or write elsewhere" : "");
+  throw IoError(fmt::format("{}: {}: {}", where, failure, reason),
+                full ? "free some space, or write elsewhere; no partial file was left" : "");
 }
 
-Handle reading(hid_t id, Handle::Close close, const std::string& where, std::string_view doing) {
-  if (id < 0) read_failed(where, doing);
+void expect(bool right, const std::string& where, std::string_view type) {
+  if (!right) throw TraceError(fmt::format("{}: expected {}, found another type", where, type));
+}
+
+Handle opened(hid_t id, Handle::Close close, const std::string& where) {
+  read(id < 0 ? -1 : 0, where, "cannot be opened");
   return {id, close};
 }
 
-Handle writing(hid_t id, Handle::Close close, const std::string& where, std::string_view doing) {
-  if (id < 0) write_failed(where, doing);
+Handle created(hid_t id, Handle::Close close, const std::string& where) {
+  wrote(id < 0 ? -1 : 0, where, "cannot be created");
   return {id, close};
 }
 
-void wrote(herr_t status, const std::string& where, std::string_view doing) {
-  if (status < 0) write_failed(where, doing);
-}
-
-// Errors are reported by exceptions, so the library must not print them; and after a failed write
-// it must not try once more when the program ends.
+// Errors are exceptions, so the library must not print them; after a failed write it must not try
+// once more when the program ends; and a file must not make it load code (filter plugins).
 void prepare_library() {
-  static const bool once = [] {
-    H5dont_atexit();
-    H5open();
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-    return true;
-  }();
-  static_cast<void>(once);
+  [[maybe_unused]] static const bool once = H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0 &&
+                                            H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
 }
 
 Handle property_list(hid_t type) { return {H5Pcreate(type), H5Pclose}; }
@@ -104,15 +98,12 @@ Handle creation_list(hid_t type) {
   return list;
 }
 
-Handle access_list(bool for_reading) {
+Handle access_list() {
   Handle list = property_list(H5P_FILE_ACCESS);
   H5Pset_libver_bounds(list.get(), H5F_LIBVER_V18, H5F_LIBVER_V110);
   H5Pset_fclose_degree(list.get(), H5F_CLOSE_STRONG);
 #if H5_VERSION_GE(1, 10, 7)
-  // A reader must work on read-only and network file systems, where locks fail.
-  if (for_reading) H5Pset_file_locking(list.get(), false, true);
-#else
-  static_cast<void>(for_reading);
+  H5Pset_file_locking(list.get(), false, true);  // locks fail on read-only and network file systems
 #endif
   return list;
 }
@@ -124,17 +115,6 @@ Handle utf8_type() {
   return type;
 }
 
-// Extents as even as the budget allows, the last axes whole first: rows stay together.
-std::vector<hsize_t> chunk_shape(const std::vector<hsize_t>& shape, hsize_t value_bytes) {
-  std::vector<hsize_t> chunk(shape.size());
-  hsize_t left = kChunkBytes / value_bytes;
-  for (std::size_t i = shape.size(); i-- > 0;) {
-    chunk[i] = std::clamp<hsize_t>(left, 1, shape[i]);
-    left /= chunk[i];
-  }
-  return chunk;
-}
-
 struct OpenAttribute {
   Handle id, type, space;
   std::string where;
@@ -143,29 +123,27 @@ struct OpenAttribute {
 
 std::optional<OpenAttribute> open_attribute(hid_t object, const std::string& object_where,
                                             const char* name) {
-  std::string where = fmt::format("{}: attribute '{}'", object_where, name);
-  const htri_t exists = H5Aexists(object, name);
-  if (exists < 0) read_failed(where, "cannot be looked up");
-  if (exists == 0) return std::nullopt;
   OpenAttribute a;
-  a.id = reading(H5Aopen(object, name, H5P_DEFAULT), H5Aclose, where, "cannot be opened");
-  a.type = reading(H5Aget_type(a.id.get()), H5Tclose, where, "has no readable type");
-  a.space = reading(H5Aget_space(a.id.get()), H5Sclose, where, "has no readable shape");
+  a.where = fmt::format("{}: attribute '{}'", object_where, name);
+  const htri_t exists = H5Aexists(object, name);
+  read(exists, a.where);
+  if (exists == 0) return std::nullopt;
+  a.id = opened(H5Aopen(object, name, H5P_DEFAULT), H5Aclose, a.where);
+  a.type = opened(H5Aget_type(a.id.get()), H5Tclose, a.where);
+  a.space = opened(H5Aget_space(a.id.get()), H5Sclose, a.where);
   const hssize_t count = H5Sget_simple_extent_npoints(a.space.get());
-  if (count < 0 || static_cast<hsize_t>(count) > kMaxAttributeValues ||
-      H5Sget_simple_extent_ndims(a.space.get()) > 1) {
-    throw TraceError(
-        fmt::format("{}: expected a scalar or a short list, found {} values in {} dimensions",
-                    where, count, H5Sget_simple_extent_ndims(a.space.get())));
+  const int rank = H5Sget_simple_extent_ndims(a.space.get());
+  if (count < 0 || static_cast<hsize_t>(count) > kMaxAttributeValues || rank > 1) {
+    throw TraceError(fmt::format(
+        "{}: expected a scalar or a list, found {} values in {} dimensions", a.where, count, rank));
   }
   a.count = static_cast<hsize_t>(count);
-  a.where = std::move(where);
   return a;
 }
 
 std::vector<std::string> read_variable_texts(const OpenAttribute& a, hid_t memory_type) {
   std::vector<char*> pointers(a.count, nullptr);
-  if (H5Aread(a.id.get(), memory_type, pointers.data()) < 0) read_failed(a.where, "cannot be read");
+  read(H5Aread(a.id.get(), memory_type, pointers.data()), a.where);
   std::vector<std::string> texts;
   for (const char* p : pointers) texts.emplace_back(p ? p : "");
   H5Dvlen_reclaim(memory_type, a.space.get(), H5P_DEFAULT, pointers.data());
@@ -177,12 +155,14 @@ std::vector<std::string> read_fixed_texts(const OpenAttribute& a, hid_t memory_t
   if (width == 0 || width > kMaxTextBytes / std::max<hsize_t>(a.count, 1)) {
     throw TraceError(fmt::format("{}: a text of {} bytes is too long", a.where, width));
   }
-  std::vector<char> bytes(a.count * width);
-  if (H5Aread(a.id.get(), memory_type, bytes.data()) < 0) read_failed(a.where, "cannot be read");
+  std::string bytes(a.count * width, '\0');
+  read(H5Aread(a.id.get(), memory_type, bytes.data()), a.where);
+  const bool padded = H5Tget_strpad(memory_type) == H5T_STR_SPACEPAD;
   std::vector<std::string> texts;
   for (std::size_t i = 0; i < a.count; ++i) {
-    std::string text(bytes.data() + i * width, strnlen(bytes.data() + i * width, width));
-    if (H5Tget_strpad(memory_type) == H5T_STR_SPACEPAD) text.erase(text.find_last_not_of(' ') + 1);
+    std::string text = bytes.substr(i * width, width);
+    text.resize(std::min(text.find('\0'), text.size()));
+    if (padded) text.erase(text.find_last_not_of(' ') + 1);
     texts.push_back(std::move(text));
   }
   return texts;
@@ -190,27 +170,11 @@ std::vector<std::string> read_fixed_texts(const OpenAttribute& a, hid_t memory_t
 
 }  // namespace
 
-Handle::Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
-
-Handle& Handle::operator=(Handle&& other) noexcept {
-  reset();
-  id_ = std::exchange(other.id_, -1);
-  close_ = other.close_;
-  return *this;
-}
-
-int Handle::reset() {
-  const std::int64_t id = std::exchange(id_, -1);
-  return id >= 0 ? close_(id) : 0;
-}
-
 std::optional<std::string> Object::text(const char* attribute) const {
   const auto a = open_attribute(id_.get(), where_, attribute);
   if (!a) return std::nullopt;
-  if (H5Tget_class(a->type.get()) != H5T_STRING)
-    throw TraceError(a->where + ": expected text, found another type");
-  const Handle type = reading(H5Tget_native_type(a->type.get(), H5T_DIR_ASCEND), H5Tclose, a->where,
-                              "has no readable type");
+  expect(H5Tget_class(a->type.get()) == H5T_STRING, a->where, "text");
+  const Handle type = opened(H5Tget_native_type(a->type.get(), H5T_DIR_ASCEND), H5Tclose, a->where);
   const bool variable = H5Tis_variable_str(type.get()) > 0;
   const auto texts =
       variable ? read_variable_texts(*a, type.get()) : read_fixed_texts(*a, type.get());
@@ -220,298 +184,217 @@ std::optional<std::string> Object::text(const char* attribute) const {
 std::optional<std::vector<std::int64_t>> Object::integers(const char* attribute) const {
   const auto a = open_attribute(id_.get(), where_, attribute);
   if (!a) return std::nullopt;
-  if (H5Tget_class(a->type.get()) != H5T_INTEGER) {
-    throw TraceError(a->where + ": expected integers, found another type");
-  }
+  expect(H5Tget_class(a->type.get()) == H5T_INTEGER, a->where, "integers");
   std::vector<std::int64_t> values(a->count);
-  if (a->count > 0 && H5Aread(a->id.get(), H5T_NATIVE_INT64, values.data()) < 0)
-    read_failed(a->where, "cannot be read");
+  if (a->count > 0) read(H5Aread(a->id.get(), H5T_NATIVE_INT64, values.data()), a->where);
   return values;
 }
 
 std::optional<std::int64_t> Object::integer(const char* attribute) const {
   const auto values = integers(attribute);
   if (!values) return std::nullopt;
-  if (values->size() != 1) {
-    throw TraceError(fmt::format("{}: attribute '{}': expected one integer, found {}", where_,
-                                 attribute, values->size()));
-  }
-  return values->front();
+  if (values->size() == 1) return values->front();
+  throw TraceError(fmt::format("{}: attribute '{}': expected one integer", where_, attribute));
+}
+
+// Null `values`: an empty list.
+void Object::set(const char* attribute, std::int64_t type, const Handle& space,
+                 const void* values) {
+  const std::string where = fmt::format("{}: attribute '{}'", where_, attribute);
+  const Handle a =
+      created(H5Acreate2(id_.get(), attribute, type, space.get(), H5P_DEFAULT, H5P_DEFAULT),
+              H5Aclose, where);
+  if (values) wrote(H5Awrite(a.get(), type, values), where);
 }
 
 void Object::set_text(const char* attribute, std::string_view value) {
   const std::string copy(value);
   const char* pointer = copy.c_str();
-  const Handle type = utf8_type();
-  const Handle space{H5Screate(H5S_SCALAR), H5Sclose};
-  const Handle a =
-      writing(H5Acreate2(id_.get(), attribute, type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
-              H5Aclose, where_, "an attribute cannot be created");
-  wrote(H5Awrite(a.get(), type.get(), &pointer), where_, "an attribute cannot be written");
+  set(attribute, utf8_type().get(), {H5Screate(H5S_SCALAR), H5Sclose}, &pointer);
 }
 
 void Object::set_integer(const char* attribute, std::int64_t value) {
-  const Handle space{H5Screate(H5S_SCALAR), H5Sclose};
-  const Handle a = writing(
-      H5Acreate2(id_.get(), attribute, H5T_STD_I64LE, space.get(), H5P_DEFAULT, H5P_DEFAULT),
-      H5Aclose, where_, "an attribute cannot be created");
-  wrote(H5Awrite(a.get(), H5T_NATIVE_INT64, &value), where_, "an attribute cannot be written");
+  set(attribute, H5T_STD_I64LE, {H5Screate(H5S_SCALAR), H5Sclose}, &value);
 }
 
 void Object::set_integers(const char* attribute, std::span<const std::int32_t> values) {
   const hsize_t count = values.size();
-  const Handle space{H5Screate_simple(1, &count, nullptr), H5Sclose};
-  const Handle a = writing(
-      H5Acreate2(id_.get(), attribute, H5T_STD_I32LE, space.get(), H5P_DEFAULT, H5P_DEFAULT),
-      H5Aclose, where_, "an attribute cannot be created");
-  if (count > 0)
-    wrote(H5Awrite(a.get(), H5T_NATIVE_INT32, values.data()), where_,
-          "an attribute cannot be written");
+  const void* data = values.empty() ? nullptr : values.data();
+  set(attribute, H5T_STD_I32LE, {H5Screate_simple(1, &count, nullptr), H5Sclose}, data);
 }
 
 Dataset::Dataset(Handle id, std::string where) : Object(std::move(id), std::move(where)) {
-  const Handle type = reading(H5Dget_type(id_.get()), H5Tclose, where_, "has no readable type");
-  const Handle space = reading(H5Dget_space(id_.get()), H5Sclose, where_, "has no readable shape");
-  const H5T_class_t kind = H5Tget_class(type.get());
-  numbers_ = kind == H5T_FLOAT     ? Numbers::floating
-             : kind == H5T_INTEGER ? Numbers::integer
-                                   : Numbers::none;
+  const Handle type = opened(H5Dget_type(id_.get()), H5Tclose, where_);
+  const Handle space = opened(H5Dget_space(id_.get()), H5Sclose, where_);
+  if (H5Tget_class(type.get()) == H5T_FLOAT) numbers_ = Numbers::floating;
+  if (H5Tget_class(type.get()) == H5T_INTEGER) numbers_ = Numbers::integer;
   bits_ = static_cast<int>(8 * H5Tget_size(type.get()));
-  const H5S_class_t form = H5Sget_simple_extent_type(space.get());
+  const bool shaped = H5Sget_simple_extent_type(space.get()) != H5S_NULL;
   const int rank = H5Sget_simple_extent_ndims(space.get());
-  if (rank < 0 || (form != H5S_SIMPLE && form != H5S_SCALAR)) {
+  if (rank < 0 || !shaped) {
     throw TraceError(where_ + ": expected a scalar or an array, found a dataset without a shape");
   }
   std::array<hsize_t, H5S_MAX_RANK> extents{};
   H5Sget_simple_extent_dims(space.get(), extents.data(), nullptr);
-  // 2^48 values are two petabytes: a larger product is damage, and would overflow what is computed
-  // from it.
-  hsize_t count = 1;
-  bool absurd = false;
-  for (std::size_t i = 0; i < static_cast<std::size_t>(rank); ++i) {
-    absurd = absurd || extents[i] > (hsize_t{1} << 48) / std::max<hsize_t>(count, 1);
-    count *= absurd ? 1 : extents[i];
-    shape_.push_back(static_cast<std::int64_t>(extents[i]));
-  }
-  if (absurd)
-    throw TraceError(fmt::format("{}: the shape [{}] is absurd", where_, fmt::join(shape_, ", ")));
-}
-
-std::size_t Dataset::count() const {
-  std::size_t n = 1;
-  for (const std::int64_t extent : shape_) n *= static_cast<std::size_t>(extent);
-  return n;
+  shape_.assign(extents.begin(), extents.begin() + rank);
+  count_ = checked_count(shape_, where_);
 }
 
 void Dataset::check_storage() const {
-  const Handle list =
-      reading(H5Dget_create_plist(id_.get()), H5Pclose, where_, "has no readable properties");
-  if (H5Pget_layout(list.get()) == H5D_VIRTUAL || H5Pget_external_count(list.get()) > 0) {
+  const Handle list = opened(H5Dget_create_plist(id_.get()), H5Pclose, where_);
+  const H5D_layout_t layout = H5Pget_layout(list.get());
+  if (layout == H5D_VIRTUAL || H5Pget_external_count(list.get()) > 0) {
     throw TraceError(where_ + ": its values are kept in another file",
                      "a trace must be one self-contained file");
   }
-  const hsize_t value_bytes = static_cast<hsize_t>(bits_) / 8;
-  const hsize_t logical = count() * value_bytes;
-  const hsize_t stored = H5Dget_storage_size(id_.get());
-  if (logical > 0 && stored == 0) {
-    throw TraceError(fmt::format(
-        "{}: expected {} values, found none: it was created but never written", where_, count()));
-  }
-  std::array<hsize_t, H5S_MAX_RANK> chunk{};
-  hsize_t chunk_bytes = 0;
-  if (const int rank = H5Pget_chunk(list.get(), H5S_MAX_RANK, chunk.data()); rank > 0) {
-    chunk_bytes = value_bytes;
-    for (int i = 0; i < rank; ++i) chunk_bytes *= chunk[static_cast<std::size_t>(i)];
-  }
-  H5Eclear2(H5E_DEFAULT);  // H5Pget_chunk on another layout
-  // gzip cannot do better than 1 : 1032.
-  const bool impossible = logical > kMaxChunkBytes && logical / 1100 > stored;
-  if (chunk_bytes > kMaxChunkBytes || impossible) {
-    throw TraceError(fmt::format("{}: {} bytes cannot come from the {} stored in chunks of {}",
-                                 where_, logical, stored, chunk_bytes),
-                     "the file is damaged, or its chunks exceed 1 GiB");
-  }
+  std::array<hsize_t, H5S_MAX_RANK> extents{};
+  const int rank =
+      layout == H5D_CHUNKED ? H5Pget_chunk(list.get(), H5S_MAX_RANK, extents.data()) : 0;
+  const std::vector<std::uint64_t> chunk(extents.begin(), extents.begin() + std::max(rank, 0));
+  const auto value_bytes = static_cast<std::uint64_t>(bits_) / 8;
+  check_sizes(where_, count_ * value_bytes, H5Dget_storage_size(id_.get()), value_bytes, chunk);
 }
 
 template <class T>
-std::vector<T> Dataset::read(std::int64_t memory_type) const try {
+std::vector<T> Dataset::read_as(std::int64_t memory_type) const try {
   check_storage();
-  std::vector<T> values(count());
-  if (!values.empty() &&
-      H5Dread(id_.get(), memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0) {
-    read_failed(where_, "cannot be read");
-  }
+  std::vector<T> values(count_);
+  if (count_ > 0)
+    read(H5Dread(id_.get(), memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), where_);
   return values;
 } catch (const std::bad_alloc&) {
-  throw TraceError(fmt::format("{}: {} values do not fit in memory", where_, count()));
+  throw TraceError(fmt::format("{}: {} values do not fit in memory", where_, count_));
 }
 
 std::vector<double> Dataset::read_doubles() const {
-  if (numbers_ == Numbers::none)
-    throw TraceError(where_ + ": expected numbers, found another type");
-  return read<double>(H5T_NATIVE_DOUBLE);
+  expect(numbers_ != Numbers::none, where_, "numbers");
+  return read_as<double>(H5T_NATIVE_DOUBLE);
 }
 
 std::vector<std::int64_t> Dataset::read_integers() const {
-  if (numbers_ != Numbers::integer)
-    throw TraceError(where_ + ": expected integers, found another type");
-  return read<std::int64_t>(H5T_NATIVE_INT64);
+  expect(numbers_ == Numbers::integer, where_, "integers");
+  return read_as<std::int64_t>(H5T_NATIVE_INT64);
 }
 
 void Dataset::set_labels(std::span<const std::string> labels) {
-  for (std::size_t i = 0; i < labels.size(); ++i) {
-    wrote(H5DSset_label(id_.get(), static_cast<unsigned>(i), labels[i].c_str()), where_,
-          "a label cannot be written");
-  }
+  unsigned axis = 0;
+  for (const std::string& label : labels)
+    wrote(H5DSset_label(id_.get(), axis++, label.c_str()), where_);
 }
 
-std::string Group::path_of(const std::string& name) const {
-  return where_.ends_with('/') ? where_ + name : fmt::format("{}/{}", where_, name);
-}
-
-Child Group::describe(const char* name) const {
+Child Group::describe(const std::string& name) const {
   Child child{name, Kind::link, 0};
   H5L_info_t link;
-  if (H5Lget_info(id_.get(), name, &link, H5P_DEFAULT) < 0)
-    read_failed(path_of(name), "cannot be looked up");
+  read(H5Lget_info(id_.get(), name.c_str(), &link, H5P_DEFAULT), path_of(name));
   if (link.type != H5L_TYPE_HARD) return child;
   H5O_info_t info;
-  if (H5Oget_info_by_name2(id_.get(), name, &info, H5O_INFO_BASIC, H5P_DEFAULT) < 0) {
-    read_failed(path_of(name), "cannot be looked up");
-  }
-  child.kind = info.type == H5O_TYPE_GROUP     ? Kind::group
-               : info.type == H5O_TYPE_DATASET ? Kind::dataset
-                                               : Kind::other;
+  read(H5Oget_info_by_name2(id_.get(), name.c_str(), &info, H5O_INFO_BASIC, H5P_DEFAULT),
+       path_of(name));
+  const bool group = info.type == H5O_TYPE_GROUP;
+  child.kind = group ? Kind::group : info.type == H5O_TYPE_DATASET ? Kind::dataset : Kind::other;
   child.address = info.addr;
   return child;
 }
 
 std::vector<Child> Group::children() const {
-  const Handle list =
-      reading(H5Gget_create_plist(id_.get()), H5Pclose, where_, "has no readable properties");
+  const Handle list = opened(H5Gget_create_plist(id_.get()), H5Pclose, where_);
   unsigned order = 0;
   H5Pget_link_creation_order(list.get(), &order);
-  const bool tracked = (order & H5P_CRT_ORDER_TRACKED) != 0;
+  const H5_index_t index =
+      (order & H5P_CRT_ORDER_TRACKED) != 0 ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME;
   std::vector<std::string> names;
   const H5L_iterate_t add = [](hid_t, const char* name, const H5L_info_t*, void* out) {
     static_cast<std::vector<std::string>*>(out)->emplace_back(name);
     return herr_t{0};
   };
-  if (H5Literate(id_.get(), tracked ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME, H5_ITER_INC, nullptr, add,
-                 &names) < 0) {
-    read_failed(where_, "cannot be listed");
-  }
+  read(H5Literate(id_.get(), index, H5_ITER_INC, nullptr, add, &names), where_);
   std::vector<Child> children;
-  for (const std::string& name : names) children.push_back(describe(name.c_str()));
+  for (const std::string& name : names) children.push_back(describe(name));
   return children;
 }
 
 std::optional<Child> Group::child(const std::string& name) const {
   const htri_t exists = H5Lexists(id_.get(), name.c_str(), H5P_DEFAULT);
-  if (exists < 0) read_failed(path_of(name), "cannot be looked up");
-  return exists > 0 ? std::optional(describe(name.c_str())) : std::nullopt;
+  read(exists, path_of(name));
+  return exists > 0 ? std::optional(describe(name)) : std::nullopt;
 }
 
 Group Group::group(const std::string& name) const {
-  std::string path = path_of(name);
-  Handle id =
-      reading(H5Gopen2(id_.get(), name.c_str(), H5P_DEFAULT), H5Gclose, path, "cannot be opened");
-  return {std::move(id), std::move(path)};
+  const std::string path = path_of(name);
+  return {opened(H5Gopen2(id_.get(), name.c_str(), H5P_DEFAULT), H5Gclose, path), path};
 }
 
 Dataset Group::dataset(const std::string& name) const {
-  std::string path = path_of(name);
-  Handle id =
-      reading(H5Dopen2(id_.get(), name.c_str(), H5P_DEFAULT), H5Dclose, path, "cannot be opened");
-  return {std::move(id), std::move(path)};
+  const std::string path = path_of(name);
+  return {opened(H5Dopen2(id_.get(), name.c_str(), H5P_DEFAULT), H5Dclose, path), path};
 }
 
 Group Group::create_group(const std::string& name) {
-  std::string path = path_of(name);
-  const Handle list = creation_list(H5P_GROUP_CREATE);
-  Handle id = writing(H5Gcreate2(id_.get(), name.c_str(), H5P_DEFAULT, list.get(), H5P_DEFAULT),
-                      H5Gclose, path, "cannot be created");
-  return {std::move(id), std::move(path)};
+  const std::string path = path_of(name);
+  const Handle made = creation_list(H5P_GROUP_CREATE);
+  return {created(H5Gcreate2(id_.get(), name.c_str(), H5P_DEFAULT, made.get(), H5P_DEFAULT),
+                  H5Gclose, path),
+          path};
 }
 
-Dataset Group::create(const std::string& name, std::span<const std::int64_t> shape,
-                      std::int64_t file_type, std::int64_t memory_type, const void* values,
-                      std::size_t count) {
-  std::string path = path_of(name);
+Dataset Group::create(const std::string& name, std::span<const std::int64_t> shape, Values values) {
+  const std::string path = path_of(name);
+  const hid_t type = std::array{H5T_IEEE_F64LE, H5T_IEEE_F32LE, H5T_STD_I32LE}.at(values.index());
+  const auto bytes = std::visit([](auto v) { return v.size_bytes(); }, values);
+  const void* data = std::visit([](auto v) -> const void* { return v.data(); }, values);
   const std::vector<hsize_t> extents(shape.begin(), shape.end());
+  const int rank = static_cast<int>(shape.size());
   const Handle space{
-      shape.empty() ? H5Screate(H5S_SCALAR)
-                    : H5Screate_simple(static_cast<int>(shape.size()), extents.data(), nullptr),
+      rank == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(rank, extents.data(), nullptr),
       H5Sclose};
   const Handle list = creation_list(H5P_DATASET_CREATE);
-  const std::size_t value_bytes = H5Tget_size(file_type);
-  if (count > 0 && count * value_bytes <= kCompactBytes) {
-    H5Pset_layout(list.get(), H5D_COMPACT);
-  } else if (count > 0) {  // an empty array cannot be cut in chunks
-    const auto chunk = chunk_shape(extents, value_bytes);
-    H5Pset_chunk(list.get(), static_cast<int>(chunk.size()), chunk.data());
+  if (bytes > kCompactBytes) {
+    const auto chunk = chunk_shape(shape, H5Tget_size(type));
+    const std::vector<hsize_t> chunk_extents(chunk.begin(), chunk.end());
+    H5Pset_chunk(list.get(), rank, chunk_extents.data());
     H5Pset_shuffle(list.get());
     H5Pset_deflate(list.get(), 4);
     H5Pset_fletcher32(list.get());
+  } else if (bytes > 0) {
+    H5Pset_layout(list.get(), H5D_COMPACT);
   }
-  Handle id = writing(H5Dcreate2(id_.get(), name.c_str(), file_type, space.get(), H5P_DEFAULT,
-                                 list.get(), H5P_DEFAULT),
-                      H5Dclose, path, "cannot be created");
-  if (count > 0) {
-    wrote(H5Dwrite(id.get(), memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), path,
-          "cannot be written");
-  }
-  return {std::move(id), std::move(path)};
-}
-
-Dataset Group::create(const std::string& name, std::span<const std::int64_t> shape,
-                      std::span<const double> values) {
-  return create(name, shape, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, values.data(), values.size());
-}
-
-Dataset Group::create(const std::string& name, std::span<const std::int64_t> shape,
-                      std::span<const float> values) {
-  return create(name, shape, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, values.data(), values.size());
-}
-
-Dataset Group::create(const std::string& name, std::span<const std::int64_t> shape,
-                      std::span<const std::int32_t> values) {
-  return create(name, shape, H5T_STD_I32LE, H5T_NATIVE_INT32, values.data(), values.size());
+  Handle id = created(
+      H5Dcreate2(id_.get(), name.c_str(), type, space.get(), H5P_DEFAULT, list.get(), H5P_DEFAULT),
+      H5Dclose, path);
+  if (bytes > 0) wrote(H5Dwrite(id.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data), path);
+  return {std::move(id), path};
 }
 
 File File::open(const std::filesystem::path& path) {
   prepare_library();
-  if (std::filesystem::is_directory(path))
-    throw IoError(path.string() + ": expected a file, found a directory");
-  if (!std::ifstream(path))
-    throw IoError(fmt::format("{}: {}", path.string(), std::strerror(errno)));
-  const Handle access = access_list(true);
-  const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get());
+  const std::string shown = path.string();
+  if (std::filesystem::is_directory(path)) throw IoError(shown + ": is a directory");
+  if (!std::ifstream(path)) throw IoError(fmt::format("{}: {}", shown, std::strerror(errno)));
+  const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access_list().get());
   if (id < 0) {
-    throw TraceError(
-        fmt::format("{}: not a complete HDF5 file: {}", path.string(), innermost_message()),
-        "a trace is an HDF5 file (golden/schema.md); copy it again if it was cut off");
+    throw TraceError(fmt::format("{}: not a complete HDF5 file: {}", shown, innermost_message()),
+                     "a trace is an HDF5 file (golden/schema.md); copy it again if it was cut off");
   }
-  return {Handle{id, H5Fclose}, path.string()};
+  return {Handle{id, H5Fclose}, shown};
 }
 
-File File::create(const std::filesystem::path& path) {
+File File::create(const std::filesystem::path& path, const std::string& shown) {
   prepare_library();
-  const Handle access = access_list(false);
+  const Handle access = access_list();
   const Handle creation = creation_list(H5P_FILE_CREATE);
-  const hid_t id = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get());
-  return {writing(id, H5Fclose, path.string(), "cannot be created"), path.string()};
+  return {created(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose,
+                  shown),
+          shown};
 }
 
 Group File::root() const {
-  return {reading(H5Gopen2(id_.get(), "/", H5P_DEFAULT), H5Gclose, name_, "cannot be opened"),
-          name_ + ": /"};
+  return {opened(H5Gopen2(id_.get(), "/", H5P_DEFAULT), H5Gclose, name_), name_ + ": /"};
 }
 
 void File::close() {
   if (!id_.valid()) return;
-  wrote(H5Fflush(id_.get(), H5F_SCOPE_LOCAL), name_, "cannot be written");
-  if (id_.reset() < 0) write_failed(name_, "cannot be closed");
+  wrote(H5Fflush(id_.get(), H5F_SCOPE_LOCAL), name_);
+  wrote(id_.reset(), name_);
 }
 
 }  // namespace dsv4::golden::hdf5

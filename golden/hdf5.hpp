@@ -14,6 +14,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
 #include <vector>
 
 namespace dsv4::golden::hdf5 {
@@ -24,12 +26,21 @@ class Handle {
   using Close = int (*)(std::int64_t);
   Handle() = default;
   Handle(std::int64_t id, Close close) : id_(id), close_(close) {}
-  Handle(Handle&& other) noexcept;
-  Handle& operator=(Handle&& other) noexcept;
+  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
+  Handle& operator=(Handle&& other) noexcept {
+    reset();
+    id_ = std::exchange(other.id_, -1);
+    close_ = other.close_;
+    return *this;
+  }
   ~Handle() { reset(); }
   std::int64_t get() const { return id_; }
   bool valid() const { return id_ >= 0; }
-  int reset();  // closes; negative: the library could not
+  // Closes; negative: the library could not.
+  int reset() {
+    const std::int64_t id = std::exchange(id_, -1);
+    return id >= 0 ? close_(id) : 0;
+  }
 
  private:
   std::int64_t id_ = -1;
@@ -62,6 +73,7 @@ class Object {
 
  protected:
   Object(Handle id, std::string where) : id_(std::move(id)), where_(std::move(where)) {}
+  void set(const char* attribute, std::int64_t type, const Handle& space, const void* values);
   Handle id_;
   std::string where_;
 };
@@ -82,15 +94,19 @@ class Dataset : public Object {
  private:
   friend class Group;
   Dataset(Handle id, std::string where);
-  std::size_t count() const;
   void check_storage() const;
   template <class T>
-  std::vector<T> read(std::int64_t memory_type) const;
+  std::vector<T> read_as(std::int64_t memory_type) const;
 
   Numbers numbers_ = Numbers::none;
   int bits_ = 0;
   std::vector<std::int64_t> shape_;
+  std::size_t count_ = 0;
 };
+
+// Stored as float64, float32, int32, little endian.
+using Values =
+    std::variant<std::span<const double>, std::span<const float>, std::span<const std::int32_t>>;
 
 class Group : public Object {
  public:
@@ -100,29 +116,23 @@ class Group : public Object {
   Dataset dataset(const std::string& name) const;
 
   Group create_group(const std::string& name);
-  // shape [] is a scalar; an extent may be 0. Values are stored little endian, compressed, with a
-  // checksum.
-  Dataset create(const std::string& name, std::span<const std::int64_t> shape,
-                 std::span<const double> values);
-  Dataset create(const std::string& name, std::span<const std::int64_t> shape,
-                 std::span<const float> values);
-  Dataset create(const std::string& name, std::span<const std::int64_t> shape,
-                 std::span<const std::int32_t> values);
+  // shape [] is a scalar; an extent may be 0. Compressed, with a checksum.
+  Dataset create(const std::string& name, std::span<const std::int64_t> shape, Values values);
 
  private:
   friend class File;
   Group(Handle id, std::string where) : Object(std::move(id), std::move(where)) {}
-  std::string path_of(const std::string& name) const;
-  Child describe(const char* name) const;
-  Dataset create(const std::string& name, std::span<const std::int64_t> shape,
-                 std::int64_t file_type, std::int64_t memory_type, const void* values,
-                 std::size_t count);
+  std::string path_of(const std::string& name) const {
+    return where_.ends_with('/') ? where_ + name : where_ + '/' + name;
+  }
+  Child describe(const std::string& name) const;
 };
 
 class File {
  public:
-  static File open(const std::filesystem::path& path);    // for reading
-  static File create(const std::filesystem::path& path);  // replaces what is there
+  static File open(const std::filesystem::path& path);  // for reading
+  // Replaces what is there. Messages name `shown`, the file that the user asked for.
+  static File create(const std::filesystem::path& path, const std::string& shown);
   Group root() const;
   void close();  // writes what is buffered; IoError if that fails
 

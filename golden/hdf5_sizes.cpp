@@ -31,7 +31,7 @@ std::size_t checked_count(std::span<const std::int64_t> shape, const std::string
 }
 
 void check_sizes(const std::string& where, std::uint64_t logical, std::uint64_t stored,
-                 std::uint64_t value_bytes, std::span<const unsigned long long> chunk) {
+                 std::uint64_t value_bytes, std::span<const std::uint64_t> chunk) {
   if (logical > 0 && stored == 0) {
     throw TraceError(where + ": expected values, found none: it was created but never written");
   }

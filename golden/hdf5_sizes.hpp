@@ -16,7 +16,7 @@ std::size_t checked_count(std::span<const std::int64_t> shape, const std::string
 // TraceError when `logical` bytes cannot come from `stored` bytes, or a chunk would not fit in
 // memory.
 void check_sizes(const std::string& where, std::uint64_t logical, std::uint64_t stored,
-                 std::uint64_t value_bytes, std::span<const unsigned long long> chunk);
+                 std::uint64_t value_bytes, std::span<const std::uint64_t> chunk);
 
 // A chunk of about 1 MiB for an array without empty axes; the last axes are kept whole first.
 std::vector<std::int64_t> chunk_shape(std::span<const std::int64_t> shape, std::size_t value_bytes);

@@ -68,12 +68,16 @@ struct TraceWriter::Impl {
   std::filesystem::path target, temporary;
   std::optional<hdf5::File> file;
   std::optional<hdf5::Group> calls;
-  std::map<std::string, hdf5::Group>
-      groups;  // of the current call, by dotted name; "" is the call itself
+  // Of the current call, by dotted name; "" is the call itself.
+  std::map<std::string, hdf5::Group> groups;
   int n_calls = 0;
 
   explicit Impl(const std::filesystem::path& path)
       : target(path), temporary(temporary_beside(path)) {
+    // A rename would put a file in the place of a device, a pipe or a directory.
+    if (std::filesystem::exists(target) && !std::filesystem::is_regular_file(target)) {
+      throw IoError(target.string() + ": exists and is not a regular file");
+    }
     const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0) {
       throw IoError(fmt::format("{}: cannot be created: {}", target.string(), std::strerror(errno)),
@@ -125,7 +129,7 @@ struct TraceWriter::Impl {
 TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceAttributes& attributes,
                          std::span<const std::int32_t> input_ids)
     : impl_(std::make_unique<Impl>(path)) {
-  impl_->file = hdf5::File::create(impl_->temporary);
+  impl_->file = hdf5::File::create(impl_->temporary, path.string());
   hdf5::Group root = impl_->file->root();
   const TraceAttributes& a = attributes;
   const std::pair<const char*, const std::string*> texts[] = {
