@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which conditions a model and its traces reach, without which known mistakes of ports stay
-// invisible. A condition is reached only on evidence; what the optional taps would have to show is
-// `unknown` without them. Nothing here judges numbers.
+// invisible. A condition is reached only on evidence; what needs a tap that no trace has is
+// `unknown`. Nothing here judges numbers.
 #pragma once
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/weights.hpp"
@@ -23,7 +24,11 @@ struct Condition {
   std::string evidence;  // where it occurs, or what is missing
 };
 
-// `model` may be null: then only what traces and their config show is known.
+// `model` may be null: then only what traces and their configs show is known. The traces are of
+// that model.
 std::vector<Condition> coverage(const Checkpoint* model, std::span<const golden::TraceFile> traces);
+
+// Conditions of several models together: the best of each. Both lists come from coverage().
+std::vector<Condition> merge(std::vector<Condition> a, const std::vector<Condition>& b);
 
 }  // namespace dsv4::conformance
