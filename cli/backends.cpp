@@ -30,6 +30,7 @@ class ReferenceBackend : public conformance::Backend {
       options.mtp = request.mtp;
       options.first_layer = request.first_layer;
       options.last_layer = request.last_layer;
+      options.logits_at = call.logits_at;
       if (request.streams) options.streams = request.streams(call);
       model_->forward(request.ids, call.end, cache, tap, options);
     }

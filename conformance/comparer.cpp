@@ -84,7 +84,7 @@ void Comparer::mark_given(const std::string& tap, const Call& call) {
 
 Comparer::Keys Comparer::keys_of(const TapMatch& m, std::span<const std::int64_t> shape) const {
   const std::string& axis = m.info->axes[0];
-  if (axis == "v") return {call_.end - 1, 1};
+  if (axis == "v") return {call_.end - 1, 1};  // unless the event says where
   if (axis == "e")
     return {call_.start / std::max<std::int64_t>(1, config_.ratio(m.block)), shape[0]};
   return {call_.start, shape[0]};
@@ -115,6 +115,7 @@ void Comparer::on_value(TapEvent& event) {
   if (m->info->axes[0] == "b") return on_state(*m, event);
   const auto begin = Clock::now();
   Keys keys = keys_of(*m, event.shape);
+  if (event.position >= 0) keys.first = event.position;
   if (m->expert >= 0) keys.listed = &expert_rows_[expert_prefix(tap)];
   const std::size_t width =
       keys.count == 0 ? 0 : event.values.size() / static_cast<std::size_t>(keys.count);

@@ -231,6 +231,11 @@ std::vector<Call> plan_calls(const TraceTable& table, const std::vector<std::int
   const std::int64_t total = table.calls().empty() ? 0 : table.calls().back().end;
   for (const std::int64_t chunk : chunks) {
     plan.push_back({at, at + chunk});
+    // The trace's logits belong to the ends of its own calls.
+    for (const Call& call : table.calls()) {
+      if (call.end > at && call.end <= at + chunk) plan.back().logits_at.push_back(call.end - 1);
+    }
+    if (plan.back().logits_at.empty()) plan.back().logits_at = {at + chunk - 1};
     at += chunk;
   }
   if (at != total) {

@@ -7,6 +7,7 @@
 
 #include "reference/error_bound.hpp"
 #include "reference/linear.hpp"
+#include "reference/parallel.hpp"
 #include "reference/rms_norm.hpp"
 #include "reference/rope.hpp"
 
@@ -110,7 +111,8 @@ void each_query(CoreAttention core, const Mat& q, const Mat& raw, const ConstMat
                 const Sights& sights, const Row& sink, Mat& o, Mat& lse) {
   o.resize(q.rows(), q.cols());
   lse.resize(q.rows(), sink.size());
-#pragma omp parallel for schedule(dynamic)
+  const bool parallel = worth_threads(q.size() * sights.window);
+#pragma omp parallel for schedule(dynamic) if (parallel)
   for (Index i = 0; i < q.rows(); ++i) {
     const HeadOutput out = core(q.row(i), raw, entries, sights.of(i), sink);
     o.row(i) = out.o;

@@ -10,6 +10,7 @@
 #include "reference/error_bound.hpp"
 #include "reference/hadamard.hpp"
 #include "reference/linear.hpp"
+#include "reference/parallel.hpp"
 #include "reference/rope.hpp"
 
 namespace dsv4::reference {
@@ -44,7 +45,8 @@ Row score_row(const Queries& in, Index row, Index heads, const ConstMatRef& keys
 template <bool kMagnitude>
 Mat score_rows(const Queries& in, Index first, Index count, Index heads, const ConstMatRef& keys) {
   Mat scores(count, keys.rows());
-#pragma omp parallel for schedule(dynamic)
+  const bool parallel = worth_threads(count * keys.size() * heads);
+#pragma omp parallel for schedule(dynamic) if (parallel)
   for (Index i = 0; i < count; ++i)
     scores.row(i) = score_row<kMagnitude>(in, first + i, heads, keys);
   return scores;

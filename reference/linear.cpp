@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "reference/linear.hpp"
 
+
 #include <algorithm>
 #include <fmt/format.h>
 #include <stdexcept>
 #include <vector>
+
+#include "reference/parallel.hpp"
 
 namespace dsv4::reference {
 namespace {
@@ -16,8 +19,6 @@ constexpr Index kOutputs = 128;  // the height of an FP8 scale block
 // and used there.
 constexpr Index kFewTokens = 8;
 constexpr Index kSlice = 1024;
-// Below this many multiply-adds the work is not worth waking a second thread.
-constexpr Index kParallelWork = 1 << 18;
 
 template <bool kMagnitude>
 void few_tokens(const ConstMatRef& x, const Weight& w, Index row, Index count, Eigen::Ref<Mat> y) {
@@ -60,7 +61,7 @@ Mat product(const ConstMatRef& x, const Weight& w, OutRows rows) {
   Mat y(x.rows(), rows.count);
   const Index token_tiles = (x.rows() + kTokens - 1) / kTokens;
   const Index output_tiles = (rows.count + kOutputs - 1) / kOutputs;
-  [[maybe_unused]] const bool parallel = x.rows() * rows.count * w.cols > kParallelWork;
+  const bool parallel = worth_threads(x.rows() * rows.count * w.cols);
 #pragma omp parallel for schedule(dynamic) if (parallel)
   for (Index tile = 0; tile < token_tiles * output_tiles; ++tile) {
     const Index m = tile % token_tiles * kTokens;

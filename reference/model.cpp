@@ -81,40 +81,44 @@ Output Model::forward(std::span<const std::int32_t> ids, std::int64_t end, KvCac
   cache.length = end;
   if (options.last_layer >= 0) return out;
   const auto next_ids = ids.subspan(static_cast<std::size_t>(start) + 1);
-  out.logits = head(out.streams, hc_head_, norm_, next_ids, tap, true);
-  if (options.mtp) mtp(out.streams, next_ids, start, cache, tap);
+  const auto logits_at = options.logits_at.empty() ? std::vector{end - 1} : options.logits_at;
+  out.logits = head(out.streams, hc_head_, norm_, start, next_ids, logits_at, tap);
+  if (options.mtp) mtp(out.streams, next_ids, start, logits_at, cache, tap);
   return out;
 }
 // [/docs:forward]
 
-Row Model::head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm,
-                std::span<const std::int32_t> next_ids, Tap tap, bool complete) const {
+Row Model::head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm, std::int64_t start,
+                std::span<const std::int32_t> next_ids, const std::vector<std::int64_t>& logits_at, Tap tap) const {
   const Mat x = hc_head(config(), hc, streams, tap.in("hc_head"));
-  const Mat y = tap.in("norm")("out[s,d]", rms_norm(x, norm, config().norm_eps), [&] {
-    return error::rms_norm(rms_norm(x, norm, config().norm_eps), x.cols());
-  });
-  if (tap.wants("logits_all"))
-    tap("logits_all[s,v]", linear(y, head_), [&] { return error::linear(y, head_); });
-  if (tap.wants("logprobs")) {
-    const Mat z = linear(y, head_);
-    Mat p = Mat::Constant(
-        y.rows(), 1, std::numeric_limits<Real>::quiet_NaN());  // no id known: no log-probability
-    for (Index i = 0; i < std::min<Index>(y.rows(), std::ssize(next_ids)); ++i) {
-      p(i, 0) = z(i, next_ids[static_cast<std::size_t>(i)]) - log_sum_exp(z.row(i));
-    }
-    tap("logprobs[s]", std::move(p), [&] {
-      const Mat worst = error::linear(y, head_).rowwise().maxCoeff();
-      return Mat(2 * worst.array() + static_cast<Real>(z.cols()) + 4);
-    });
+  const Mat y = tap.in("norm")("out[s,d]", rms_norm(x, norm, config().norm_eps),
+                               [&] { return error::rms_norm(rms_norm(x, norm, config().norm_eps), x.cols()); });
+  if (tap.wants("logits_all")) tap("logits_all[s,v]", linear(y, head_), [&] { return error::linear(y, head_); });
+  if (tap.wants("logprobs")) log_probabilities(y, next_ids, tap);
+  Row logits;
+  for (const std::int64_t p : logits_at) {
+    if (p - start >= y.rows()) continue;  // MTP lacks the row whose next id is not known
+    const Mat row = y.row(p - start);
+    logits = tap.at(p)("logits[v]", linear(row, head_), [&] { return error::linear(row, head_); });
   }
-  // Logits belong to the call's last position; MTP lacks that row when its next id is not known.
-  if (!complete) return {};
-  const auto last = y.bottomRows(1);
-  return tap("logits[v]", linear(last, head_), [&] { return error::linear(last, head_); });
+  return logits;
 }
 
-void Model::mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_ids,
-                std::int64_t start, KvCache& cache, const Tap& tap) const {
+void Model::log_probabilities(const Mat& y, std::span<const std::int32_t> next_ids, const Tap& tap) const {
+  const Mat z = linear(y, head_);
+  // No next id known: no log-probability.
+  Mat p = Mat::Constant(y.rows(), 1, std::numeric_limits<Real>::quiet_NaN());
+  for (Index i = 0; i < std::min<Index>(y.rows(), std::ssize(next_ids)); ++i) {
+    p(i, 0) = z(i, next_ids[static_cast<std::size_t>(i)]) - log_sum_exp(z.row(i));
+  }
+  tap("logprobs[s]", std::move(p), [&] {
+    const Mat worst = error::linear(y, head_).rowwise().maxCoeff();
+    return Mat((2 * worst.array() + static_cast<Real>(z.cols()) + 4).matrix());
+  });
+}
+
+void Model::mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_ids, std::int64_t start,
+                const std::vector<std::int64_t>& logits_at, KvCache& cache, const Tap& tap) const {
   const Index rows = std::min<Index>(streams.rows(), std::ssize(next_ids));
   if (rows == 0) return;
   const auto ids = next_ids.first(static_cast<std::size_t>(rows));
@@ -123,11 +127,9 @@ void Model::mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_i
     Tap tap_j = tap.in("mtp", static_cast<std::int64_t>(j));
     tap_j.bind("s", rows);
     const Mat x = mtp_input(config(), mtp_[j], streams.topRows(rows), embed(ids), tap_j);
-    const Block block{config(), layer, mtp_[j].block,
-                      config().ratio(layer) == 0 ? plain_ : compressed_};
-    const Mat y =
-        block.forward(x, start, ids, cache.blocks[static_cast<std::size_t>(layer)], tap_j);
-    head(y, mtp_[j].hc_head, mtp_[j].norm, ids, tap_j, rows == streams.rows());
+    const Block block{config(), layer, mtp_[j].block, config().ratio(layer) == 0 ? plain_ : compressed_};
+    const Mat y = block.forward(x, start, ids, cache.blocks[static_cast<std::size_t>(layer)], tap_j);
+    head(y, mtp_[j].hc_head, mtp_[j].norm, start, ids, logits_at, tap_j);
   }
 }
 

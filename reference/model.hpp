@@ -18,6 +18,7 @@ struct ForwardOptions {
   std::int64_t first_layer = 0;
   std::int64_t last_layer = -1;  // -1: all; else stop after this layer, without head and MTP
   bool mtp = false;
+  std::vector<std::int64_t> logits_at;  // absolute positions; empty: the last one of the call
   std::optional<Mat> streams;  // X[s, n*d] that enters first_layer, instead of the embedding
 };
 
@@ -30,7 +31,7 @@ struct Output {
 // once.
 class Model {
  public:
-  // Loads the blocks first_layer … last_layer (-1: all). The checkpoint must outlive the model.
+  // Loads the blocks up to last_layer (-1: all, with MTP). The checkpoint must outlive the model.
   explicit Model(const Checkpoint& checkpoint, std::int64_t last_layer = -1);
 
   const ModelConfig& config() const { return checkpoint_.config(); }
@@ -44,10 +45,12 @@ class Model {
 
  private:
   Mat embed(std::span<const std::int32_t> ids) const;
-  Row head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm,
-           std::span<const std::int32_t> next_ids, Tap tap, bool complete) const;
+  Row head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm, std::int64_t start,
+           std::span<const std::int32_t> next_ids, const std::vector<std::int64_t>& logits_at,
+           Tap tap) const;
+  void log_probabilities(const Mat& y, std::span<const std::int32_t> next_ids, const Tap& tap) const;
   void mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_ids, std::int64_t start,
-           KvCache& cache, const Tap& tap) const;
+           const std::vector<std::int64_t>& logits_at, KvCache& cache, const Tap& tap) const;
 
   const Checkpoint& checkpoint_;
   Row plain_;       // rope frequencies of ratio 0
