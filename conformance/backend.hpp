@@ -21,7 +21,8 @@ namespace dsv4::conformance {
 struct Call {
   std::int64_t start = 0;
   std::int64_t end = 0;
-  std::vector<std::int64_t> logits_at = {};  // positions whose logits are wanted; empty: the last one
+  std::vector<std::int64_t> logits_at =
+      {};  // positions whose logits are wanted; empty: the last one
 };
 
 struct Case {

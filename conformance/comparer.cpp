@@ -64,6 +64,7 @@ void Comparer::on_call(std::int64_t start, std::int64_t end) {
   expert_rows_.clear();
   experts_seen_.clear();
   bands_.clear();
+  scores_.clear();
   table_.release_before(start);
 }
 
@@ -214,7 +215,7 @@ void Comparer::judge_row(Finding& f, const RowRef& ref, const Origin& origin, st
         Eigen::Map<const Eigen::RowVectorXd>(ours.data(), std::ssize(ours)).cast<Real>();
   };
   if (!p.exact_ceiling) {
-    f.by_ensemble = true;
+    f.by_ensemble = unbounded_ = true;
     f.span.set_judge_by_ensemble();
     keep();
     return f.span.add_row(ref.row, ours, theirs, bound);
@@ -266,15 +267,6 @@ void Comparer::absorb(const Comparer& member) {
 double Comparer::row_spread(const std::string& tap, std::int64_t key) const {
   const auto it = row_spread_.find({tap, key});
   return it == row_spread_.end() ? 0 : it->second;
-}
-
-double Comparer::tap_spread(const std::string& tap) const {
-  double d = 0;
-  for (auto it = row_spread_.lower_bound({tap, 0});
-       it != row_spread_.end() && it->first.first == tap; ++it) {
-    d = std::max(d, it->second);
-  }
-  return d;
 }
 
 void Comparer::watch_expert(const TapMatch& m, std::int64_t position, bool present) {

@@ -35,6 +35,14 @@ struct PendingRow {
   Worst worst;
 };
 
+// A choice that the errors of one stage do not explain, behind several stages.
+struct PendingChoice {
+  std::string scores;  // the tap of its scores
+  std::int64_t key = 0;
+  std::int64_t row = 0;  // of the dataset
+  Choice choice;
+};
+
 // Everything known about one dataset after a run.
 struct Finding {
   Comparison stage;  // rows recomputed from the trace's own inputs: derived bound
@@ -43,7 +51,7 @@ struct Finding {
       pending;               // fp64: over the ceiling, perhaps behind a decision nobody wrote down
   bool by_ensemble = false;  // not fp64: `span` is judged by the ensemble's spread
   Choice worst_choice;       // discrete taps
-  std::string scores;        // its scores, where only an ensemble knows their error
+  std::vector<PendingChoice> pending_choices;
   bool illegal = false;
   std::int64_t choice_row = -1;
   std::int64_t rows = 0, inherited = 0, replays = 0;
@@ -75,12 +83,14 @@ class Comparer : public TapSink {
   void perturb(const Perturbation& p, const Comparer& base);
   // Takes a member's distances into the findings of this, the judging run.
   void absorb(const Comparer& member);
-  bool needs_ensemble() const { return !base_rows_.empty(); }
+  // Only where a span has no closed bound, or holds a choice that the trace does not show and that
+  // roundings can turn.
+  bool needs_ensemble() const { return !base_rows_.empty() && (unbounded_ || hidden_choices_ > 0); }
 
   std::map<const Slot*, Finding>& findings() { return findings_; }
   // Largest distance of a member from this run in one row; 0 when none was measured.
+  static void note_choice(Finding& f, const Choice& c, std::int64_t row);
   double row_spread(const std::string& tap, std::int64_t key) const;
-  double tap_spread(const std::string& tap) const;
   const Provenance& provenance() const { return provenance_; }
   const std::map<std::string, std::vector<std::int64_t>>& computed() const {
     return computed_;
@@ -117,6 +127,10 @@ class Comparer : public TapSink {
   void missing_visit(const std::string& tap, std::int64_t position);
   void judge_choice(const IndexEvent& event, const RowRef& ref, const Origin& origin,
                     std::int64_t key, std::int64_t row, std::span<std::int32_t> ours, bool ordered);
+  std::vector<double> band_of(const IndexEvent& event, std::int64_t key,
+                              std::span<const double> scores);
+  void note_hidden(const IndexEvent& event, std::int64_t key, std::int64_t row,
+                   std::span<const std::int32_t> ours);
   void watch_expert(const TapMatch& m, std::int64_t position, bool present);
   void shake(const std::string& tap, std::int64_t key, std::span<Real> values, const Mat* scale,
              std::int64_t row) const;
@@ -133,6 +147,10 @@ class Comparer : public TapSink {
   std::map<std::string, std::vector<std::int64_t>> computed_;
   std::map<std::string, std::map<std::int64_t, std::vector<double>>>
       bands_;  // scores tap -> row -> error band
+  std::map<std::pair<std::string, std::int64_t>, Row>
+      scores_;                       // of this call, where the trace has none
+  bool unbounded_ = false;           // some span has no closed bound
+  std::int64_t hidden_choices_ = 0;  // not in the trace, and within their scores' error
   std::map<std::string, std::vector<std::int64_t>>
       expert_rows_;  // "layers.3.ffn.experts.7" -> positions
   std::map<std::string, std::map<std::int64_t, int>> experts_seen_;

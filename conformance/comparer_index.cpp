@@ -37,9 +37,8 @@ void Comparer::keep_band(const TapEvent& event, std::int64_t key, std::span<cons
                       : kUndecided;
   }
   const std::string tap(event.name);
-  if (!origin.single && !fp64 && base_ == nullptr) {
-    base_rows_[{tap, key}] = Eigen::Map<const Row>(scores.data(), width);
-  }
+  if (!origin.single && base_ == nullptr)
+    scores_[{tap, key}] = Eigen::Map<const Row>(scores.data(), width);
   bands_[tap][key] = std::move(band);
 }
 
@@ -59,6 +58,7 @@ void Comparer::on_index(IndexEvent& event) {
     const Origin origin = provenance_.derive(tap, key);
     const RowRef ref = table_.find(tap, key);
     if (!ref.slot) {
+      if (base_ == nullptr) note_hidden(event, key, i, ours);
       provenance_.mark_ours(tap, key, origin);
       continue;
     }
@@ -78,41 +78,27 @@ void Comparer::judge_choice(const IndexEvent& event, const RowRef& ref, const Or
                           .subspan(static_cast<std::size_t>(ref.row * ref.slot->width),
                                    static_cast<std::size_t>(ref.slot->width));
   std::vector<double> scores;
-  std::vector<double> band;
-  if (event.scores) {
-    scores.assign(event.scores->row(row).begin(), event.scores->row(row).end());
-    const auto known = bands_.find(std::string(event.scores_name));
-    if (known != bands_.end() && known->second.contains(key)) band = known->second[key];
-    band.resize(scores.size(), 0);
-    const Slot* slot = table_.find(std::string(event.scores_name), key).slot;
-    const double rounding = slot && mode_ == Mode::local ? slot->precision.store : 0;
-    for (std::size_t c = 0; c < band.size(); ++c) {
-      if (band[c] != kUndecided && std::isfinite(scores[c]))
-        band[c] += (rounding + 0x1p-52) * std::abs(scores[c]);
-    }
-  }
-  Choice c = compare_choice(ours, theirs, scores, band);
+  if (event.scores) scores.assign(event.scores->row(row).begin(), event.scores->row(row).end());
+  const std::string scores_tap(event.scores_name);
+  Choice c = compare_choice(ours, theirs, scores, band_of(event, key, scores));
   if (ordered && !std::equal(ours.begin(), ours.end(), theirs.begin(), theirs.end())) {
     c.same = false;
     c.gap = INFINITY;
   }
-  const bool undecided = c.valid && !c.same && c.band < 0;
+  // Behind several stages the scores' errors have no closed bound: the ensemble tells.
+  const bool undecided = c.valid && !c.same && event.scores &&
+                         scores_.contains({scores_tap, key}) && (c.band < 0 || !c.legal());
   const bool judged =
       base_ == nullptr && selection_.accepts(std::string(event.name), ref.slot->call, key);
   if (judged) {
     Finding& f = finding(ref, origin);
-    if (undecided) f.scores = event.scores_name;
-    const bool illegal = !c.legal() && !undecided;
-    if (!c.same && !illegal) {
-      ++f.replays;
-      f.margin = std::max(f.margin, c.gap);
+    if (undecided) {
+      f.pending_choices.push_back({scores_tap, key, ref.row, c});
+      base_rows_[{scores_tap, key}] = scores_[{scores_tap, key}];
+      unbounded_ |= c.band < 0;
+    } else {
+      note_choice(f, c, ref.row);
     }
-    if (illegal ? !f.illegal || c.gap > f.worst_choice.gap
-                : !f.illegal && c.gap >= f.worst_choice.gap) {
-      f.worst_choice = c;
-      f.choice_row = ref.row;
-    }
-    f.illegal |= illegal;
   }
   const bool replay = c.valid && (mode_ == Mode::local || c.legal() || undecided);
   if (!replay) return;
@@ -120,6 +106,56 @@ void Comparer::judge_choice(const IndexEvent& event, const RowRef& ref, const Or
   std::size_t at = 0;
   for (const std::int64_t t : theirs) {
     if (t >= 0 && at < ours.size()) ours[at++] = static_cast<std::int32_t>(t);
+  }
+}
+
+void Comparer::note_choice(Finding& f, const Choice& c, std::int64_t row) {
+  const bool illegal = !c.legal();
+  if (!c.same && !illegal) {
+    ++f.replays;
+    f.margin = std::max(f.margin, c.gap);
+  }
+  if (illegal ? !f.illegal || c.gap > f.worst_choice.gap
+              : !f.illegal && c.gap >= f.worst_choice.gap) {
+    f.worst_choice = c;
+    f.choice_row = row;
+  }
+  f.illegal |= illegal;
+}
+
+// By how much each score may be wrong: what its stage allows, and the rounding of its storage.
+std::vector<double> Comparer::band_of(const IndexEvent& event, std::int64_t key,
+                                      std::span<const double> scores) {
+  std::vector<double> band;
+  const auto known = bands_.find(std::string(event.scores_name));
+  if (known != bands_.end() && known->second.contains(key)) band = known->second[key];
+  band.resize(scores.size(), 0);
+  const Slot* slot = table_.find(std::string(event.scores_name), key).slot;
+  const double rounding = slot && mode_ == Mode::local ? slot->precision.store : 0;
+  for (std::size_t c = 0; c < band.size(); ++c) {
+    if (band[c] != kUndecided && std::isfinite(scores[c]))
+      band[c] += (rounding + 0x1p-52) * std::abs(scores[c]);
+  }
+  return band;
+}
+
+// Counts choices that the trace does not show and that errors within the scores' band could turn.
+void Comparer::note_hidden(const IndexEvent& event, std::int64_t key, std::int64_t row,
+                           std::span<const std::int32_t> ours) {
+  if (!event.scores) return;
+  const std::vector<double> scores(event.scores->row(row).begin(), event.scores->row(row).end());
+  const std::vector<double> band = band_of(event, key, scores);
+  std::vector<bool> chosen(scores.size(), false);
+  double last = INFINITY;
+  for (const std::int32_t i : ours) {
+    if (i < 0) continue;
+    const auto at = static_cast<std::size_t>(i);
+    chosen[at] = true;
+    if (band[at] == kUndecided) return void(++hidden_choices_);
+    last = std::min(last, scores[at] - band[at]);
+  }
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    if (!chosen[i] && scores[i] + band[i] >= last) return void(++hidden_choices_);
   }
 }
 

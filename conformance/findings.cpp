@@ -144,7 +144,19 @@ class Conclusion {
 
   bool no_next_id(const Slot& slot) const { return slot.keys.front() + 1 >= table_.id_count(); }
 
-  Result judge_choice(Slot& slot, const Finding& f, Result r) const {
+  // A pending choice is right if perturbed runs move its scores as far: two scores, each as far off
+  // as twice the largest member.
+  void settle(Finding& f, Result& r) const {
+    for (PendingChoice& p : f.pending_choices) {
+      p.choice.band = std::max(p.choice.band, 4 * judge_.row_spread(p.scores, p.key));
+      Comparer::note_choice(f, p.choice, p.row);
+    }
+    r.replays = f.replays;
+    r.margin = f.margin;
+  }
+
+  Result judge_choice(Slot& slot, Finding& f, Result r) const {
+    settle(f, r);
     r.verdict = Verdict::passed;
     const Choice& c = f.worst_choice;
     r.error = c.gap;
@@ -154,14 +166,7 @@ class Conclusion {
                                             : std::vector<std::int64_t>{f.choice_row};
       r.position = position(slot, slot.keys[static_cast<std::size_t>(f.choice_row)]);
     }
-    bool illegal = f.illegal;
-    if (!illegal && !f.scores.empty()) {
-      // Two scores, each as far off as twice the largest member of the ensemble.
-      r.bound = 4 * judge_.tap_spread(f.scores);
-      illegal = c.gap > r.bound;
-      if (!illegal) r.replays = std::max<std::int64_t>(1, r.replays);
-    }
-    if (illegal) {
+    if (f.illegal) {
       return fail(r, !c.problem.empty() ? c.problem : "another choice than the scores allow");
     }
     if (f.rows < static_cast<std::int64_t>(slot.keys.size()) && r.tap.ends_with(".rows") &&
@@ -192,7 +197,7 @@ class Conclusion {
       p.worst.bound = std::max(p.worst.bound, spread);
       p.worst.ratio = p.worst.error / p.worst.bound;
       over.push_back(p.worst);
-      if (p.worst.ratio <= 1) ++r.replays;
+      if (p.worst.ratio <= 1) ++r.behind_choices;
     }
     Worst worst = f.stage.worst();
     if (f.by_ensemble && f.span.rows() > 0) {

@@ -31,6 +31,7 @@ ordered_json to_json(const Result& r) {
   j["rows"] = r.rows;
   j["inherited"] = r.inherited;
   j["replays"] = r.replays;
+  j["behind_choices"] = r.behind_choices;
   if (r.replays > 0) j["margin"] = number(r.margin);
   return j;
 }
@@ -171,8 +172,18 @@ std::string to_text(const Report& report, const ModelConfig& config, const TextS
   for (const auto& [verdict, n] : counts) {
     if (n > 0) fmt::format_to(out, "  {:<10} {:>7}\n", verdict, n);
   }
-  std::int64_t replays = 0, inherited = 0;
-  for (const Result& r : report.results) replays += r.replays, inherited += r.inherited;
+  std::int64_t replays = 0, inherited = 0, behind = 0;
+  for (const Result& r : report.results) {
+    replays += r.replays;
+    inherited += r.inherited;
+    behind += r.behind_choices;
+  }
+  if (behind > 0) {
+    fmt::format_to(out,
+                   "  {} rows lie behind a tie that the trace does not show, and differ as "
+                   "perturbed runs do\n",
+                   behind);
+  }
   if (replays > 0)
     fmt::format_to(
         out,

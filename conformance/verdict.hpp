@@ -43,6 +43,8 @@ struct Result {
       0;                     // of them, rows that read values of ours where the trace exposes none
   std::int64_t replays = 0;  // rows whose legal, different decision was replayed
   double margin = 0;         // widest score gap among the replayed decisions
+  std::int64_t behind_choices =
+      0;  // rows behind a choice that the trace does not show and that can fall either way
 };
 
 struct Report {
