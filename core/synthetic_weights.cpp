@@ -227,18 +227,22 @@ void SyntheticWeights::fill(const TensorSpec& spec, std::span<std::byte> bytes,
     return store(spec.dtype, bytes, offset,
                  [&](std::size_t i) { return 0.3F * normal(tied(i, 1)); });
   }
-  if (spec.shape.size() == 1) {  // norms: mean square 1.75, one in 20 negative
+  if (spec.shape.size() == 1) {  // norms: mean square near 1.75, one in 20 negative, one in 20 tiny
     return store(spec.dtype, bytes, offset, [&](std::size_t i) {
       const auto u = static_cast<float>(rng.uniform(2 * i));
-      return (rng.bits(2 * i + 1) % 20 == 0 ? -1.0F : 1.0F) * (0.5F + 1.5F * u);
+      const std::uint64_t kind = rng.bits(2 * i + 1) % 20;
+      return (kind == 0 ? -1.0F : kind == 1 ? 0.03F : 1.0F) * (0.5F + 1.5F * u);
     });
   }
   const double std = weight_std(stem, spec.shape[1]);
   if (stem.ends_with(".gate")) {
     const auto columns = static_cast<std::size_t>(spec.shape[1]);
-    const auto s = static_cast<float>(std);
+    // One row in 16 is loud: its logits pass both ends of softplus (below -16, above 20).
+    const auto scale = [&](std::size_t row) {
+      return static_cast<float>(row % 16 == 5 ? 12 * std : std);
+    };
     return store(spec.dtype, bytes, offset,
-                 [&](std::size_t i) { return s * normal(tied(i, columns)); });
+                 [&](std::size_t i) { return scale(i / columns) * normal(tied(i, columns)); });
   }
   plain(std);
 }
