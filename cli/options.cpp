@@ -54,6 +54,10 @@ std::vector<std::int64_t> parse_list(const std::string& text, const std::string&
     if (!parse_whole(word, value) || value <= 0) {
       throw UsageError(fmt::format("{} {}: \"{}\" is not a positive number", option, text, word));
     }
+    if (value > kMostTokens) {
+      throw UsageError(fmt::format("{} {}: expected at most {} tokens, found {}", option, text,
+                                   kMostTokens, value));
+    }
     out.push_back(value);
   }
   if (out.empty()) throw UsageError(fmt::format("{}: expected numbers such as 5,3,1", option));
@@ -66,7 +70,7 @@ std::vector<std::int32_t> parse_ids(const std::string& text, const std::string& 
     std::int32_t id = 0;
     if (!parse_whole(word, id)) {
       throw UsageError(
-          fmt::format("{}: \"{}\" (id number {}) is not a token id", where, word, ids.size()),
+          fmt::format("{}: {:?} (id number {}) is not a token id", where, word, ids.size()),
           "ids are integers separated by white space or commas");
     }
     ids.push_back(id);

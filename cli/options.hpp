@@ -14,6 +14,9 @@
 
 namespace dsv4::cli {
 
+// Far more than any context holds; larger numbers are typing errors, and sums must not overflow.
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 28;
+
 enum ExitCode { kAllPassed = 0, kDifference = 1, kBadInput = 2, kNothingCompared = 3 };
 
 struct Range {

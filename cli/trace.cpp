@@ -154,22 +154,24 @@ void add_trace(CLI::App& app, int& exit_code) {
   ids->add_option("--ids", o->ids, "Token ids: 1,2,3");
   ids->add_option("--ids-file", o->ids_file,
                   "File of token ids, separated by white space or commas");
-  ids->add_option("--random", o->random, "So many random ids")->check(CLI::PositiveNumber);
+  ids->add_option("--random", o->random, "So many random ids")
+      ->check(CLI::Range(std::int64_t{1}, kMostTokens));
   ids->require_option(1);
   c->add_option("--seed", o->seed, "Seed of --random");
   auto* prefill = c->add_option("--prefill", o->prefill,
                                 "Tokens of the first call (default: all but the decoded ones)")
-                      ->check(CLI::PositiveNumber);
+                      ->check(CLI::Range(std::int64_t{1}, kMostTokens));
   c->add_option("--chunks", o->chunks, "Prefill in chunks of these lengths: 50,7,100")
       ->excludes(prefill);
   c->add_option("--decode", o->decode, "Then so many calls of one token, read from the ids")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(std::int64_t{0}, kMostTokens));
   c->add_flag("--mtp", o->mtp, "Run the MTP block too (needs one id more)");
   c->add_option("--rounding", o->rounding, "exact")->capture_default_str();
   c->add_option("--backend", o->backend, "reference")->capture_default_str();
   c->add_option("--layers", o->layers, "Run layers 0…b, record a…b: a-b");
   c->add_option("--taps", o->taps, "Record only taps that match this glob; * crosses dots; repeats")
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
   c->add_option("-o,--output", o->output, "The trace file")->required();
   c->add_flag("--json", o->json, "Print a summary as JSON");
   c->add_flag("-q,--quiet", o->quiet, "No progress, no notes");

@@ -89,7 +89,8 @@ void add_verify(CLI::App& app, int& exit_code) {
   c->add_option("--rounding", o->rounding, "exact (default: what the trace declares)");
   c->add_option("--backend", o->backend, "reference")->capture_default_str();
   c->add_option("--taps", o->taps, "Judge only taps that match this glob; * crosses dots; repeats")
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
   c->add_option("--layers", o->layers, "Layers a-b; starts at the trace's layers.(a-1).hc_ffn.out");
   c->add_option("--call", o->call, "Judge only this call of the trace")
       ->check(CLI::NonNegativeNumber);
@@ -97,7 +98,8 @@ void add_verify(CLI::App& app, int& exit_code) {
   c->add_option("--chunks", o->chunks,
                 "Run the reference in calls of these lengths instead of the trace's own");
   c->add_option("--require", o->require, "Taps that match this glob must be in the trace; repeats")
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
   c->add_flag("--every-call", o->every_call, "One line per call instead of one per stage");
   c->add_flag("--json", o->json, "Print the report as JSON");
   c->add_flag("-q,--quiet", o->quiet, "No progress, no notes");
