@@ -26,10 +26,10 @@ Mat rope(const ConstMatRef& x, Index heads, const Row& frequencies, Positions at
     for (Index h = 0; h < heads; ++h) {
       for (Index i = 0; i < pairs; ++i) {
         const Index k = (h + 1) * c - 2 * pairs + 2 * i;
-        // 8 roundings in the angle (pow, divide, YaRN ramp, product with the position); pair 0 of
-        // plain RoPE is exact.
+        // 20 roundings in the angle: 8 of pow, divide, YaRN ramp and product with the position, and
+        // ln(base) <= 12 times that of the exponent 2i/r_d where r_d is no power of two.
         const Real angle = std::abs(static_cast<Real>(at[s]) * frequencies(i));
-        e(s, k) = e(s, k + 1) = (8 * angle + 4) * (std::abs(x(s, k)) + std::abs(x(s, k + 1)));
+        e(s, k) = e(s, k + 1) = (20 * angle + 4) * (std::abs(x(s, k)) + std::abs(x(s, k + 1)));
       }
     }
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "reference/linear.hpp"
 
-
 #include <algorithm>
 #include <fmt/format.h>
 #include <stdexcept>
@@ -12,13 +11,20 @@
 namespace dsv4::reference {
 namespace {
 
-// Tiles of the output. A tile of W is dequantised once per tile of x, so x tiles are tall.
+// Tiles of the output: tall, because each tile of W is dequantised once per tile of x; but not so
+// tall that a thread is left without one. They depend on the shape alone, never on the threads.
 constexpr Index kTokens = 512;
-constexpr Index kOutputs = 128;  // the height of an FP8 scale block
-// Up to this many tokens the product is bound by reading W: each row is decoded into the L1 cache
-// and used there.
-constexpr Index kFewTokens = 8;
+constexpr Index kOutputs = 256;
+constexpr Index kFewestTokens = 64;
+constexpr Index kTiles = 4;
+// A tile of W is dequantised in slices that stay in the L2 cache while x passes by.
+constexpr Index kDepth = 512;
+// Up to this many tokens each row is decoded into the L1 cache and used there.
+constexpr Index kFewTokens = 4;
 constexpr Index kSlice = 1024;
+constexpr Index kFewOutputs = 64;
+
+Index tiles(Index size, Index tile) { return (size + tile - 1) / tile; }
 
 template <bool kMagnitude>
 void few_tokens(const ConstMatRef& x, const Weight& w, Index row, Index count, Eigen::Ref<Mat> y) {
@@ -42,13 +48,19 @@ void few_tokens(const ConstMatRef& x, const Weight& w, Index row, Index count, E
 
 template <bool kMagnitude>
 void many_tokens(const ConstMatRef& x, const Weight& w, Index row, Index count, Eigen::Ref<Mat> y) {
-  Mat tile(count, w.cols);
-  dequantize(w, row, count, 0, w.cols, tile.data(), w.cols);
-  if constexpr (kMagnitude) {
-    y.noalias() = x.cwiseAbs() * tile.cwiseAbs().transpose();
-  } else {
-    y.noalias() = x * tile.transpose();
+  Mat buffer(count, kDepth);
+  Mat sum = Mat::Zero(x.rows(), count);  // y has long rows: its cache lines would evict each other
+  for (Index k = 0; k < w.cols; k += kDepth) {
+    const Index width = std::min(kDepth, w.cols - k);
+    dequantize(w, row, count, k, width, buffer.data(), kDepth);
+    const auto slice = buffer.leftCols(width).transpose();
+    if constexpr (kMagnitude) {
+      sum.noalias() += x.middleCols(k, width).cwiseAbs() * slice.cwiseAbs();
+    } else {
+      sum.noalias() += x.middleCols(k, width) * slice;
+    }
   }
+  y = sum;
 }
 
 template <bool kMagnitude>
@@ -59,15 +71,20 @@ Mat product(const ConstMatRef& x, const Weight& w, OutRows rows) {
         fmt::format("{}: {} input features, the weight has {}", w.name, x.cols(), w.cols));
   }
   Mat y(x.rows(), rows.count);
-  const Index token_tiles = (x.rows() + kTokens - 1) / kTokens;
-  const Index output_tiles = (rows.count + kOutputs - 1) / kOutputs;
+  const Index tile_outputs = x.rows() <= kFewTokens ? kFewOutputs : kOutputs;
+  const Index output_tiles = tiles(rows.count, tile_outputs);
+  Index tile_tokens = kTokens;
+  while (tile_tokens > kFewestTokens && tiles(x.rows(), tile_tokens) * output_tiles < kTiles) {
+    tile_tokens /= 2;
+  }
+  const Index token_tiles = tiles(x.rows(), tile_tokens);
   const bool parallel = worth_threads(x.rows() * rows.count * w.cols);
 #pragma omp parallel for schedule(dynamic) if (parallel)
   for (Index tile = 0; tile < token_tiles * output_tiles; ++tile) {
-    const Index m = tile % token_tiles * kTokens;
-    const Index n = tile / token_tiles * kOutputs;
-    const Index tokens = std::min(kTokens, x.rows() - m);
-    const Index outputs = std::min(kOutputs, rows.count - n);
+    const Index m = tile % token_tiles * tile_tokens;
+    const Index n = tile / token_tiles * tile_outputs;
+    const Index tokens = std::min(tile_tokens, x.rows() - m);
+    const Index outputs = std::min(tile_outputs, rows.count - n);
     const auto x_tile = x.middleRows(m, tokens);
     auto y_tile = y.block(m, n, tokens, outputs);
     if (tokens <= kFewTokens) {
