@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <system_error>
 #include <unistd.h>
 
 #include "core/error.hpp"
@@ -13,6 +14,12 @@ namespace dsv4 {
 
 FileWriter::FileWriter(const std::filesystem::path& target)
     : target_(target), temporary_(fmt::format("{}.{}.tmp", target.string(), ::getpid())) {
+  // A rename would put a file in the place of a device, a pipe or a directory.
+  std::error_code ignored;
+  if (std::filesystem::exists(target, ignored) &&
+      !std::filesystem::is_regular_file(target, ignored)) {
+    throw IoError(target.string() + ": exists and is not a regular file");
+  }
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail("cannot be created");
 }
@@ -25,9 +32,9 @@ FileWriter::~FileWriter() {
 
 void FileWriter::fail(std::string_view doing) const {
   const int code = errno;
-  throw IoError(
-      fmt::format("{}: {}: {}", target_.string(), doing, std::strerror(code)),
-      code == ENOSPC ? "free some space, or write elsewhere; no partial file was left" : "");
+  const bool full = code == ENOSPC || code == EDQUOT || code == EFBIG;
+  throw IoError(fmt::format("{}: {}: {}", target_.string(), doing, std::strerror(code)),
+                full ? "free some space, or write elsewhere; no partial file was left" : "");
 }
 
 void FileWriter::write(std::span<const std::byte> bytes) {
