@@ -59,8 +59,9 @@ std::vector<std::int64_t> Tap::shape_of(std::string_view spec, std::int64_t coun
 void Tap::report(std::string_view spec, Mat& value, const ErrorScale& error) const {
   const auto shape = shape_of(spec, value.size());
   const std::string name = full_name(leaf_of(spec));
-  TapEvent event{
-      name, axes_of(spec), shape, {value.data(), static_cast<std::size_t>(value.size())}, error, position_};
+  TapEvent event{name,  axes_of(spec),
+                 shape, {value.data(), static_cast<std::size_t>(value.size())},
+                 error, position_};
   sink_->on_value(event);
 }
 

@@ -36,7 +36,7 @@ struct TapEvent {
   std::span<const std::int64_t> shape;  // one extent per axis
   std::span<Real> values;               // row-major; a sink may overwrite them
   const ErrorScale& error;              // empty: the stage is exact
-  std::int64_t position = -1;  // absolute position of a tensor without a row axis (logits)
+  std::int64_t position = -1;           // absolute position of a tensor without a row axis (logits)
 };
 
 // A discrete choice: row i holds the chosen columns of scores.row(i), -1 = none.

@@ -88,12 +88,15 @@ Output Model::forward(std::span<const std::int32_t> ids, std::int64_t end, KvCac
 }
 // [/docs:forward]
 
-Row Model::head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm, std::int64_t start,
-                std::span<const std::int32_t> next_ids, const std::vector<std::int64_t>& logits_at, Tap tap) const {
+Row Model::head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm,
+                std::int64_t start, std::span<const std::int32_t> next_ids,
+                const std::vector<std::int64_t>& logits_at, Tap tap) const {
   const Mat x = hc_head(config(), hc, streams, tap.in("hc_head"));
-  const Mat y = tap.in("norm")("out[s,d]", rms_norm(x, norm, config().norm_eps),
-                               [&] { return error::rms_norm(rms_norm(x, norm, config().norm_eps), x.cols()); });
-  if (tap.wants("logits_all")) tap("logits_all[s,v]", linear(y, head_), [&] { return error::linear(y, head_); });
+  const Mat y = tap.in("norm")("out[s,d]", rms_norm(x, norm, config().norm_eps), [&] {
+    return error::rms_norm(rms_norm(x, norm, config().norm_eps), x.cols());
+  });
+  if (tap.wants("logits_all"))
+    tap("logits_all[s,v]", linear(y, head_), [&] { return error::linear(y, head_); });
   if (tap.wants("logprobs")) log_probabilities(y, next_ids, tap);
   Row logits;
   for (const std::int64_t p : logits_at) {
@@ -104,7 +107,8 @@ Row Model::head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& 
   return logits;
 }
 
-void Model::log_probabilities(const Mat& y, std::span<const std::int32_t> next_ids, const Tap& tap) const {
+void Model::log_probabilities(const Mat& y, std::span<const std::int32_t> next_ids,
+                              const Tap& tap) const {
   const Mat z = linear(y, head_);
   // No next id known: no log-probability.
   Mat p = Mat::Constant(y.rows(), 1, std::numeric_limits<Real>::quiet_NaN());
@@ -117,8 +121,9 @@ void Model::log_probabilities(const Mat& y, std::span<const std::int32_t> next_i
   });
 }
 
-void Model::mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_ids, std::int64_t start,
-                const std::vector<std::int64_t>& logits_at, KvCache& cache, const Tap& tap) const {
+void Model::mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_ids,
+                std::int64_t start, const std::vector<std::int64_t>& logits_at, KvCache& cache,
+                const Tap& tap) const {
   const Index rows = std::min<Index>(streams.rows(), std::ssize(next_ids));
   if (rows == 0) return;
   const auto ids = next_ids.first(static_cast<std::size_t>(rows));
@@ -127,8 +132,10 @@ void Model::mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_i
     Tap tap_j = tap.in("mtp", static_cast<std::int64_t>(j));
     tap_j.bind("s", rows);
     const Mat x = mtp_input(config(), mtp_[j], streams.topRows(rows), embed(ids), tap_j);
-    const Block block{config(), layer, mtp_[j].block, config().ratio(layer) == 0 ? plain_ : compressed_};
-    const Mat y = block.forward(x, start, ids, cache.blocks[static_cast<std::size_t>(layer)], tap_j);
+    const Block block{config(), layer, mtp_[j].block,
+                      config().ratio(layer) == 0 ? plain_ : compressed_};
+    const Mat y =
+        block.forward(x, start, ids, cache.blocks[static_cast<std::size_t>(layer)], tap_j);
     head(y, mtp_[j].hc_head, mtp_[j].norm, start, ids, logits_at, tap_j);
   }
 }

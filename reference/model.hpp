@@ -48,7 +48,8 @@ class Model {
   Row head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm, std::int64_t start,
            std::span<const std::int32_t> next_ids, const std::vector<std::int64_t>& logits_at,
            Tap tap) const;
-  void log_probabilities(const Mat& y, std::span<const std::int32_t> next_ids, const Tap& tap) const;
+  void log_probabilities(const Mat& y, std::span<const std::int32_t> next_ids,
+                         const Tap& tap) const;
   void mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_ids, std::int64_t start,
            const std::vector<std::int64_t>& logits_at, KvCache& cache, const Tap& tap) const;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// When to use threads. Work is split into fixed, independent pieces, so their number never changes a bit.
+// When to use threads. Work is split into fixed, independent pieces, so their number never changes
+// a bit.
 #pragma once
 
 #include "core/tensor.hpp"
