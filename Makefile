@@ -3,7 +3,7 @@
 JOBS ?= $(shell nproc)
 CTEST_ARGS ?=
 
-.PHONY: all setup build verify test bench format lint sanitize long-double clean
+.PHONY: all setup build verify test bench format lint sanitize long-double precision clean
 
 all: build
 
@@ -37,6 +37,10 @@ sanitize: setup   ## the tests under AddressSanitizer and UndefinedBehaviorSanit
 long-double: setup ## build/dsv4-long-double: the same sources with Real = long double
 	@cmake --preset release > build/configure.log || { cat build/configure.log; exit 1; }
 	@cmake --build --preset release -j $(JOBS) --target long-double
+
+precision: long-double ## the reference's own rounding error, stage by stage
+	@cmake --build --preset release -j $(JOBS) --target dsv4
+	@scripts/precision.py
 
 clean:
 	@rm -rf build build-debug build-sanitize build-tidy
