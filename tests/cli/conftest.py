@@ -28,7 +28,9 @@ SMALL = {
     "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 8,
                      "original_max_position_embeddings": 16, "type": "yarn"},
 }
-RUN = ("--random", "26", "--seed", "1", "--chunks", "21,2", "--decode", "2", "--mtp")
+CALLS = ("--chunks", "21,2", "--decode", "2")
+RUN = ("--random", "26", "--seed", "10", *CALLS, "--mtp")  # no two index scores at a cut are equal
+TIED = ("--random", "26", "--seed", "1", *CALLS, "--mtp")  # two index scores at a cut are equal
 
 
 def dsv4(*arguments, env=None, **options):
@@ -122,12 +124,13 @@ def keep(file, wanted):
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """A directory with the small model `model`, its whole trace `trace.h5`, and `other`, other weights."""
+    """A directory with the small model `model`, its traces `trace.h5` and `tied.h5`, and `other`, other weights."""
     at = tmp_path_factory.mktemp("small")
     (at / "small.json").write_text(json.dumps(SMALL))
     for name, seed in (("model", 7), ("other", 8)):
         ok("make-model", "--preset", "tiny", "--config", at / "small.json", "--seed", seed, "-o", at / name)
     ok("trace", "--model", at / "model", *RUN, "-o", at / "trace.h5")
+    ok("trace", "--model", at / "model", *TIED, "-o", at / "tied.h5")
     return at
 
 
