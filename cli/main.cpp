@@ -13,12 +13,14 @@
 #include "cli/trace.hpp"
 #include "cli/verify.hpp"
 #include "core/cpu_check.hpp"
+#include "reference/memory.hpp"
 
 int main(int argc, char** argv) {
   if (const char* problem = dsv4::cpu_problem()) {
     std::fprintf(stderr, "dsv4: error: %s\n", problem);
     return dsv4::cli::kBadInput;
   }
+  dsv4::reference::keep_freed_memory();
   int exit_code = dsv4::cli::kAllPassed;
   CLI::App app{
       "The float64 ground truth of DeepSeek-V4, and whether another implementation computes the "

@@ -108,6 +108,8 @@ def position(config, file, call, name, row):
         row = int(dataset.attrs["rows"][row])
     if name.endswith("_state"):
         return None
+    if ".experts." in name:
+        return start + int(group[name.rsplit(".", 1)[0].replace(".", "/")]["rows"][row])
     if ".compressor." in name and not name.endswith(("kv_proj", "score")):
         ratio = config["compress_ratios"][int(name.split(".")[1])]
         return (start // ratio + row) * ratio
