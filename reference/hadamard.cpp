@@ -3,11 +3,15 @@
 
 #include <cmath>
 
+#include "reference/parallel.hpp"
+
 namespace dsv4::reference {
 
 Mat hadamard(const ConstMatRef& x, Index heads) {
   const Index n = x.cols() / heads;
   Mat y = x;
+  const bool parallel = worth_threads(x.size());
+#pragma omp parallel for if (parallel)
   for (Index s = 0; s < y.rows(); ++s) {
     // Butterflies of growing width; blocks of different heads never meet because n is a power of
     // two.

@@ -3,6 +3,7 @@
 
 #include "reference/error_bound.hpp"
 #include "reference/linear.hpp"
+#include "reference/parallel.hpp"
 #include "reference/rms_norm.hpp"
 
 namespace dsv4::reference {
@@ -87,6 +88,8 @@ Mat hc_post(const ModelConfig& config, const ConstMatRef& y, const ConstMatRef& 
   const auto mixed = [n, d](const ConstMatRef& out, const ConstMatRef& x, const Mat& post,
                             const Mat& comb) {
     Mat next(x.rows(), n * d);
+    const bool parallel = worth_threads(x.size());
+#pragma omp parallel for if (parallel)
     for (Index k = 0; k < n; ++k) {
       auto to = next.middleCols(k * d, d);
       to = post.col(k).asDiagonal() * out;

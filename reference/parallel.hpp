@@ -7,7 +7,7 @@
 
 namespace dsv4::reference {
 
-// Below this many multiply-adds, waking a second thread costs more than it saves.
-inline bool worth_threads(Index multiply_adds) { return multiply_adds > Index{1} << 20; }
+// Below this many operations, waking a second thread costs more than it saves.
+inline bool worth_threads(Index operations) { return operations > Index{1} << 20; }
 
 }  // namespace dsv4::reference

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "reference/parallel.hpp"
+
 namespace dsv4::reference {
 namespace {
 
@@ -44,6 +46,8 @@ Mat rope(const ConstMatRef& x, Index heads, const Row& frequencies, Positions at
   const Index c = x.cols() / heads;
   const Index pairs = frequencies.size();
   Mat y = x;
+  const bool parallel = worth_threads(x.size());
+#pragma omp parallel for if (parallel)
   for (Index s = 0; s < x.rows(); ++s) {
     const Row angle = static_cast<Real>(at[s]) * frequencies;
     const Row cos = angle.array().cos();
