@@ -11,6 +11,7 @@
 #include "conformance/diff.hpp"
 #include "conformance/report.hpp"
 #include "conformance/runner.hpp"
+#include "conformance/same_model.hpp"
 #include "core/error.hpp"
 
 namespace dsv4::cli {
@@ -65,6 +66,13 @@ int judged(const Options& o, const golden::TraceFile& a, const golden::TraceFile
 int run(const Options& o) {
   const golden::TraceFile a(o.a);
   const golden::TraceFile b(o.b);
+  if (!o.model.empty()) {
+    // Refuse a wrong model before anything is printed.
+    const Checkpoint checkpoint = Checkpoint::open(o.model);
+    std::vector<std::string> notes;
+    conformance::require_same_model(a, checkpoint, notes);
+    conformance::require_same_model(b, checkpoint, notes);
+  }
   const auto differences = conformance::diff(a, b);
   nlohmann::ordered_json j{
       {"schema_version", 1}, {"a", o.a}, {"b", o.b}, {"results", nlohmann::ordered_json::array()}};

@@ -14,13 +14,17 @@ namespace {
 
 class TapDifference {
  public:
-  TapDifference(std::string tap, int order) {
+  TapDifference(std::string tap, int order, bool grows) : grows_(grows) {
     d_.tap = std::move(tap);
     d_.order = order;
   }
 
   void add(const RowRef& a, const RowRef& b, std::int64_t position) {
-    if (a.slot->width != b.slot->width) {
+    // Axes that grow with the call (entries, choices, window) may differ in width; nothing else
+    // may.
+    const auto& shape_a = a.slot->info->shape;
+    const auto& shape_b = b.slot->info->shape;
+    if (a.slot->width != b.slot->width && (!grows_ || shape_a.size() != 2 || shape_b.size() != 2)) {
       d_.problem = fmt::format("{} values a row against {}", a.slot->width, b.slot->width);
       return;
     }
@@ -28,9 +32,13 @@ class TapDifference {
     magnitude_ = std::max(magnitude_, a.slot->magnitude);
     unit_ = std::max({unit_, a.slot->precision.unit, b.slot->precision.unit});
     if (a.slot->info->integer) return add_set(a, b, position);
-    for (std::int64_t c = 0; c < a.slot->width; ++c) {
-      add_value(a.slot->values[static_cast<std::size_t>(a.row * a.slot->width + c)],
-                b.slot->values[static_cast<std::size_t>(b.row * b.slot->width + c)], position, c);
+    // A column that one side does not have is one that the query may not look at.
+    const auto value = [](const RowRef& r, std::int64_t c) {
+      return c < r.slot->width ? r.slot->values[static_cast<std::size_t>(r.row * r.slot->width + c)]
+                               : -INFINITY;
+    };
+    for (std::int64_t c = 0; c < std::max(a.slot->width, b.slot->width); ++c) {
+      add_value(value(a, c), value(b, c), position, c);
     }
   }
 
@@ -61,7 +69,9 @@ class TapDifference {
   void add_set(const RowRef& a, const RowRef& b, std::int64_t position) {
     const auto set = [](const RowRef& r) {
       const auto from = r.slot->integers.begin() + r.row * r.slot->width;
-      return std::set<std::int64_t>(from, from + r.slot->width);
+      std::set<std::int64_t> chosen(from, from + r.slot->width);
+      chosen.erase(-1);
+      return chosen;
     };
     const double error = set(a) == set(b) ? 0 : 1;
     if (error > d_.max_error || d_.position < 0) {
@@ -71,6 +81,7 @@ class TapDifference {
   }
 
   Difference d_;
+  bool grows_;
   double magnitude_ = 0, unit_ = 0, squares_ = 0, aa_ = 0, bb_ = 0, ab_ = 0;
   std::int64_t values_ = 0;
 };
@@ -88,7 +99,9 @@ std::vector<Difference> diff(const golden::TraceFile& a, const golden::TraceFile
   for (const std::string& tap : names) {
     const auto m = find_tap(tap, static_cast<int>(config.n_layers));
     const int block = !m ? 1 << 20 : m->block >= 0 ? m->block : tap == "embed" ? -1 : 1 << 19;
-    TapDifference d(tap, block * 1024 + (m ? m->info->order : 0));
+    const std::string last = m && !m->info->axes.empty() ? m->info->axes.back() : "";
+    TapDifference d(tap, block * 1024 + (m ? m->info->order : 0),
+                    last == "t" || last == "k" || last == "u");
     for (Slot& s : ta.slots()) {
       if (s.info->name != tap) continue;
       ta.load(s);
