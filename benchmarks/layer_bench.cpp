@@ -108,24 +108,29 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-// Seconds per token = a + b t by least squares, t the middle of a chunk.
+// Seconds per token = a + b t, t the middle of a chunk: the median of all slopes between two
+// chunks, then of what is left, so that a chunk during which the machine did something else counts
+// little.
 void print_growth(const std::vector<Step>& steps) {
   fmt::print("\n|      tokens |  ms/token | RssAnon MB | entries MB |\n|---|---|---|---|\n");
-  double n = 0, st = 0, sy = 0, stt = 0, sty = 0;
+  std::vector<double> t, y, slopes, rest, since_last_row;
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const Step& s = steps[i];
-    const double t = static_cast<double>(s.end) - 0.5 * static_cast<double>(s.count);
-    const double y = s.seconds / static_cast<double>(s.count);
-    n += 1, st += t, sy += y, stt += t * t, sty += t * y;
+    t.push_back(static_cast<double>(s.end) - 0.5 * static_cast<double>(s.count));
+    y.push_back(s.seconds / static_cast<double>(s.count));
+    for (std::size_t j = 0; j < i; ++j) slopes.push_back((y[i] - y[j]) / (t[i] - t[j]));
+    since_last_row.push_back(y[i]);
     const bool power = (s.end & (s.end - 1)) == 0;
-    if (power || i + 1 == steps.size()) {
-      fmt::print("| {:11} | {:9.3f} | {:10.0f} | {:10.0f} |\n", s.end, 1e3 * y, s.memory_mb,
-                 s.caches_mb);
-    }
+    if (!power && i + 1 < steps.size()) continue;
+    fmt::print("| {:11} | {:9.3f} | {:10.0f} | {:10.0f} |\n", s.end, 1e3 * median(since_last_row),
+               s.memory_mb, s.caches_mb);
+    since_last_row.clear();
   }
-  const double b = (n * sty - st * sy) / (n * stt - st * st);
-  fmt::print("\nper token: {:.3f} ms + {:.3f} us per 1000 tokens of context\n",
-             1e3 * (sy - b * st) / n, 1e9 * b);
+  const double b = median(slopes);
+  for (std::size_t i = 0; i < t.size(); ++i) rest.push_back(y[i] - b * t[i]);
+  fmt::print("\nms/token: median of the chunks since the row above");
+  fmt::print("\nper token: {:.3f} ms + {:.3f} us per 1000 tokens of context\n", 1e3 * median(rest),
+             1e9 * b);
 }
 
 void measure(const Options& o) {

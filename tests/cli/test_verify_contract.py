@@ -481,3 +481,14 @@ def test_a_float32_copy_passes_and_a_planted_error_does_not(edited, model, mode,
     done = verify(edited(damage, source=path), model, "--mode", mode)
     assert done.code == 1
     assert (done.first["tap"], done.first["index"]) == ("layers.2.hc_ffn.out", [13, 2, 77])
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+@pytest.mark.xfail(reason="a stage's bound does not know that its inputs were rounded too", strict=True)
+def test_a_float64_run_stored_as_float32_passes_stage_by_stage(edited, model, dtype):
+    passes(verify(edited(lambda file: as_float32(file, lambda call, name: True, dtype)), model))
+
+
+@pytest.mark.xfail(reason="without rows the last call is taken to reach to the last id", strict=True)
+def test_an_id_beyond_the_last_call_does_not_move_its_logits(edited, model):
+    passes(verify(edited(lambda file: keep(file, lambda call, name: name == "logits")), model))
