@@ -95,17 +95,6 @@ std::vector<std::int32_t> random_ids(std::int64_t count, std::uint64_t seed,
   return ids;
 }
 
-void require_exact(const std::string& rounding, const std::string& where) {
-  if (rounding.empty() || rounding == "exact") return;
-  if (rounding == "official") {
-    throw UsageError(
-        fmt::format("{}: rounding \"official\" is not available in this version", where),
-        "dump the trace without activation quantisation (rounding \"exact\")");
-  }
-  throw UsageError(fmt::format("{}: rounding \"{}\" is not known", where, rounding),
-                   "expected \"exact\"");
-}
-
 int guarded(const std::function<int()>& body) {
   try {
     return body();

@@ -34,9 +34,6 @@ std::vector<std::int32_t> read_ids(const std::filesystem::path& file);
 std::vector<std::int32_t> random_ids(std::int64_t count, std::uint64_t seed,
                                      std::int64_t vocab_size);
 
-// "exact", or UsageError: official numerics are not part of this version.
-void require_exact(const std::string& rounding, const std::string& where);
-
 // A line of talk for a person, to stderr.
 template <class... Args>
 void say(bool quiet, fmt::format_string<Args...> format, Args&&... args) {

@@ -16,9 +16,13 @@ golden::TraceWriter::Meta meta(const TapInfo& info, std::string_view axes, const
 
 }  // namespace
 
-Recorder::Recorder(golden::TraceWriter& writer, const ModelConfig& config,
+Recorder::Recorder(golden::TraceWriter& writer, const ModelConfig& config, Rounding rounding,
                    std::vector<std::string> globs, std::int64_t first_layer)
-    : writer_(writer), config_(config), globs_(std::move(globs)), first_layer_(first_layer) {}
+    : writer_(writer),
+      config_(config),
+      rounding_(rounding),
+      globs_(std::move(globs)),
+      first_layer_(first_layer) {}
 
 bool Recorder::records(std::string_view name, const TapMatch& match) const {
   if (match.block >= 0 && match.block < first_layer_) return false;
@@ -40,7 +44,10 @@ void Recorder::on_value(TapEvent& event) {
   // Entry taps without entries and scores without columns are left out.
   if (!m || !records(event.name, *m) || is_empty(event.shape)) return;
   const std::vector<double> values(event.values.begin(), event.values.end());
-  writer_.write(event.name, event.shape, values, meta(*m->info, event.axes, "fp64"));
+  // What the official code computes in float32 is float64 here.
+  const bool bf16 = rounding_ == Rounding::official && m->info->dtype == "bf16";
+  writer_.write(event.name, event.shape, values,
+                meta(*m->info, event.axes, bf16 ? "bf16" : "fp64"));
   ++written_;
 }
 

@@ -16,8 +16,8 @@ class Recorder : public TapSink {
  public:
   // Globs empty: every tap that is not optional. An optional tap is written only if a glob matches
   // it.
-  Recorder(golden::TraceWriter& writer, const ModelConfig& config, std::vector<std::string> globs,
-           std::int64_t first_layer = 0);
+  Recorder(golden::TraceWriter& writer, const ModelConfig& config, Rounding rounding,
+           std::vector<std::string> globs, std::int64_t first_layer = 0);
 
   void on_call(std::int64_t start, std::int64_t end) override;
   void on_value(TapEvent& event) override;
@@ -31,6 +31,7 @@ class Recorder : public TapSink {
 
   golden::TraceWriter& writer_;
   const ModelConfig& config_;
+  Rounding rounding_;
   std::vector<std::string> globs_;
   std::int64_t first_layer_;
   std::int64_t written_ = 0;

@@ -86,7 +86,7 @@ class Watched : public TapSink {
 };
 
 int run(const TraceOptions& o) {
-  require_exact(o.rounding, "--rounding");
+  const Rounding rounding = parse_rounding(o.rounding, "--rounding");
   const Checkpoint checkpoint = Checkpoint::open(o.model);
   for (const auto& w : checkpoint.warnings()) say(o.quiet, "warning: {}", w);
   const ModelConfig& config = checkpoint.config();
@@ -96,6 +96,7 @@ int run(const TraceOptions& o) {
   request.checkpoint = &checkpoint;
   request.ids = ids_of(o, config);
   request.mtp = o.mtp;
+  request.rounding = rounding;
   std::int64_t at = 0;
   for (const std::int64_t n : call_lengths(o, std::ssize(request.ids))) {
     request.calls.push_back({at, at + n});
@@ -118,7 +119,7 @@ int run(const TraceOptions& o) {
   }
   const auto backend = make_backend(o.backend);
   golden::TraceWriter writer(o.output, attributes(o, checkpoint), request.ids);
-  Recorder recorder(writer, config, o.taps, layers.first);
+  Recorder recorder(writer, config, rounding, o.taps, layers.first);
   Progress progress("trace", static_cast<double>(at), "tokens", o.quiet);
   Watched sink(recorder, progress);
   backend->run(request, Tap(sink));
@@ -166,7 +167,10 @@ void add_trace(CLI::App& app, int& exit_code) {
   c->add_option("--decode", o->decode, "Then so many calls of one token, read from the ids")
       ->check(CLI::Range(std::int64_t{0}, kMostTokens));
   c->add_flag("--mtp", o->mtp, "Run the MTP block too (needs one id more)");
-  c->add_option("--rounding", o->rounding, "exact")->capture_default_str();
+  c->add_option("--rounding", o->rounding,
+                "exact: float64 throughout; official: rounded where the official code stores "
+                "BF16, FP8, FP4")
+      ->capture_default_str();
   c->add_option("--backend", o->backend, "reference")->capture_default_str();
   c->add_option("--layers", o->layers, "Run layers 0…b, record a…b: a-b");
   c->add_option("--taps", o->taps, "Record only taps that match this glob; * crosses dots; repeats")

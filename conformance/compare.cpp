@@ -44,6 +44,7 @@ void Comparison::add_element(std::int64_t row, std::int64_t column, double ours,
   } else if (!(ours == theirs || (std::isnan(ours) && std::isnan(theirs)))) {
     error = ratio = kInf;  // one is finite and the other is not, or different infinities
   }
+  equal_ += error == 0;
   // Without a bound of their own errors are ranked by size.
   const bool worse =
       by_ensemble_ && ratio == 0 && worst_.ratio <= 0 ? error > worst_.error : ratio > worst_.ratio;

@@ -29,6 +29,7 @@ class Comparison {
   const Worst& worst() const { return worst_; }
   std::int64_t rows() const { return rows_; }
   std::int64_t elements() const { return elements_; }
+  std::int64_t equal() const { return equal_; }  // elements without any difference
   bool within() const { return worst_.ratio <= 1; }
   // All compared values of the other side are zero, or not finite, or (several of them) one
   // constant.
@@ -44,7 +45,7 @@ class Comparison {
   void add_element(std::int64_t row, std::int64_t column, double ours, double theirs, double bound);
 
   Worst worst_;
-  std::int64_t rows_ = 0, elements_ = 0, finite_ = 0;
+  std::int64_t rows_ = 0, elements_ = 0, finite_ = 0, equal_ = 0;
   double max_error_ = 0, sum_squares_ = 0;
   double first_ = 0;
   bool constant_ = true, by_ensemble_ = false;

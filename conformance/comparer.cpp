@@ -31,6 +31,10 @@ std::span<const double> row_of(const Slot& slot, std::int64_t row) {
       .subspan(static_cast<std::size_t>(row * slot.width), static_cast<std::size_t>(slot.width));
 }
 
+// Has the stage a bound of its own? Not if it was recomputed through stages that the trace lacks,
+// nor if it rounds values that nobody sees.
+bool closed(const Origin& origin, bool composite) { return origin.single && !composite; }
+
 // Weights without their indices can only be compared as a set.
 bool unaligned_weights(const std::string& tap, TraceTable& table, std::int64_t key) {
   constexpr std::string_view leaf = "ffn.gate.weights";
@@ -122,35 +126,33 @@ void Comparer::on_value(TapEvent& event) {
       keys.count == 0 ? 0 : event.values.size() / static_cast<std::size_t>(keys.count);
   computed_[tap].push_back(call_.start);
   Mat scale;
-  const auto lazy_scale = [&]() -> const Mat* {
-    if (!event.error) return nullptr;
+  const bool ranks = m->info->name.ends_with("score") || m->info->name.ends_with("scores");
+  const auto row_of_ours = [&](std::int64_t i, bool with_scale) {
+    const auto at = static_cast<std::size_t>(i) * width;
+    Ours ours{event.values.subspan(at, width), {}, event.grid, event.composite, {}};
+    if (!event.before.empty()) ours.before = event.before.subspan(at, width);
+    if (!with_scale || !event.error) return ours;
     if (scale.size() == 0) scale = event.error();
-    return &scale;
+    ours.scale = std::span<const Real>(scale.data() + at, width);
+    return ours;
   };
   for (std::int64_t i = 0; i < keys.count; ++i) {
     const std::int64_t key = keys[i];
-    const auto ours = event.values.subspan(static_cast<std::size_t>(i) * width, width);
     const Origin origin = provenance_.derive(tap, key);
     RowRef ref = table_.find(tap, key);
     if (ref.slot && !right_width(*m, *ref.slot, event.shape)) ref = {};
     const bool present = ref.slot && mode_ == Mode::local;
-    if (perturbation_.seed != 0 && !(present && origin.single))
-      shake(tap, key, ours, lazy_scale(), i);
-    if (base_ != nullptr) {
-      measure(ref.slot, tap, key, ours);
-    } else if (ref.slot) {
-      if (selection_.accepts(tap, ref.slot->call, position_of(*m, key))) {
-        compare_row(*m, ref, origin, key, ours, lazy_scale(), i);
-      }
-    }
-    if (!present)
-      keep_band(event, key, ours,
-                m->info->name.ends_with("score") || m->info->name.ends_with("scores") ? lazy_scale()
-                                                                                      : nullptr,
-                i, origin);
+    const bool judged = base_ == nullptr && ref.slot &&
+                        selection_.accepts(tap, ref.slot->call, position_of(*m, key));
+    const bool shaken = perturbation_.seed != 0 && !(present && closed(origin, event.composite));
+    const Ours ours = row_of_ours(i, judged || shaken || (ranks && !present));
+    if (shaken) shake(tap, key, ours);
+    if (base_ != nullptr) measure(ref.slot, tap, key, ours.values);
+    if (judged) judge_row(ref, origin, key, ours);
+    if (!present && ranks) keep_band(tap, key, ours, origin);
     if (present) {
       const auto theirs = row_of(*ref.slot, ref.row);
-      std::copy_n(theirs.begin(), std::min(theirs.size(), ours.size()), ours.begin());
+      std::copy_n(theirs.begin(), std::min(theirs.size(), ours.values.size()), ours.values.begin());
       provenance_.mark_present(tap, key);
     } else {
       provenance_.mark_ours(tap, key, origin);
@@ -160,15 +162,15 @@ void Comparer::on_value(TapEvent& event) {
   seconds += seconds_since(begin);
 }
 
-void Comparer::shake(const std::string& tap, std::int64_t key, std::span<Real> values,
-                     const Mat* scale, std::int64_t row) const {
-  if (!scale) return;
+void Comparer::shake(const std::string& tap, std::int64_t key, const Ours& ours) const {
+  if (ours.scale.empty()) return;
   const Rng rng(perturbation_.seed, tap);
-  const auto width = std::ssize(values);
-  for (std::int64_t c = 0; c < width; ++c) {
-    const double share = 2 * rng.uniform(static_cast<std::uint64_t>(key * width + c)) - 1;
-    values[static_cast<std::size_t>(c)] +=
-        static_cast<Real>(share * perturbation_.unit) * scale->data()[row * width + c];
+  const std::size_t width = ours.values.size();
+  for (std::size_t c = 0; c < width; ++c) {
+    const double share = 2 * rng.uniform(static_cast<std::uint64_t>(key) * width + c) - 1;
+    const Real error = static_cast<Real>(share * perturbation_.unit) * ours.scale[c];
+    const Real before = ours.before.empty() ? ours.values[c] : ours.before[c];
+    ours.values[c] = on_grid(ours.grid, before + error);
   }
 }
 
@@ -180,10 +182,29 @@ Finding& Comparer::finding(const RowRef& ref, const Origin& origin) {
   return f;
 }
 
-void Comparer::compare_row(const TapMatch& m, const RowRef& ref, const Origin& origin,
-                           std::int64_t key, std::span<const Real> ours, const Mat* scale,
-                           std::int64_t row) {
-  std::vector<double> a(ours.begin(), ours.end());
+std::vector<double> Comparer::bounds(const RowRef& ref, const Origin& origin, const Ours& ours,
+                                     std::span<const double> theirs) const {
+  const Precision& p = ref.slot->precision;
+  const double magnitude = ref.slot->magnitude;
+  std::vector<double> bound(ours.values.size());
+  for (std::size_t i = 0; i < bound.size(); ++i) {
+    const auto value = static_cast<double>(ours.values[i]);
+    const double scale = ours.scale.empty() ? 0 : static_cast<double>(ours.scale[i]);
+    bound[i] =
+        origin.single ? stage_bound(p, scale, value, magnitude) : span_bound(p, value, magnitude);
+    // A missing column of theirs is judged by its mask alone.
+    if (!origin.single || ours.before.empty() || i >= theirs.size()) continue;
+    bound[i] =
+        stored_bound(ours.grid, static_cast<double>(ours.before[i]), bound[i], value, theirs[i]);
+  }
+  return bound;
+}
+
+void Comparer::judge_row(const RowRef& ref, const Origin& origin, std::int64_t key,
+                         const Ours& ours) {
+  Finding& f = finding(ref, origin);
+  const Precision& p = ref.slot->precision;
+  std::vector<double> a(ours.values.begin(), ours.values.end());
   const auto stored = row_of(*ref.slot, ref.row);
   std::vector<double> b(stored.begin(), stored.end());
   bytes += static_cast<std::int64_t>((a.size() + b.size()) * sizeof(double));
@@ -191,39 +212,24 @@ void Comparer::compare_row(const TapMatch& m, const RowRef& ref, const Origin& o
     std::sort(a.begin(), a.end(), std::greater<>());
     std::sort(b.begin(), b.end(), std::greater<>());
   }
-  const auto width = std::ssize(ours);
-  const std::span<const Real> e =
-      scale ? std::span<const Real>(scale->data() + row * width, ours.size())
-            : std::span<const Real>{};
-  judge_row(finding(ref, origin), ref, origin, key, a, b, e);
-  (void)m;
-}
-
-void Comparer::judge_row(Finding& f, const RowRef& ref, const Origin& origin, std::int64_t key,
-                         std::span<const double> ours, std::span<const double> theirs,
-                         std::span<const Real> scale) {
-  const Precision& p = ref.slot->precision;
-  std::vector<double> bound(ours.size());
-  for (std::size_t i = 0; i < ours.size(); ++i) {
-    bound[i] = origin.single ? stage_bound(p, scale.empty() ? 0 : static_cast<double>(scale[i]),
-                                           ours[i], ref.slot->magnitude)
-                             : span_bound(p, ours[i], ref.slot->magnitude);
-  }
-  if (origin.single) return f.stage.add_row(ref.row, ours, theirs, bound);
+  const std::vector<double> bound = bounds(ref, origin, ours, b);
+  if (closed(origin, ours.composite)) return f.stage.add_row(ref.row, a, b, bound);
   const auto keep = [&] {
     base_rows_[{ref.slot->info->name, key}] =
-        Eigen::Map<const Eigen::RowVectorXd>(ours.data(), std::ssize(ours)).cast<Real>();
+        Eigen::Map<const Eigen::RowVectorXd>(a.data(), std::ssize(a)).cast<Real>();
   };
   if (!p.exact_ceiling) {
-    f.by_ensemble = unbounded_ = true;
+    f.by_ensemble = true;
+    unbounded_ |= a != b;
     f.span.set_judge_by_ensemble();
     keep();
-    return f.span.add_row(ref.row, ours, theirs, bound);
+    return f.span.add_row(ref.row, a, b, bound);
   }
   Comparison one;
-  one.add_row(ref.row, ours, theirs, bound);
-  if (one.within()) return f.span.add_row(ref.row, ours, theirs, bound);
+  one.add_row(ref.row, a, b, bound);
+  if (one.within()) return f.span.add_row(ref.row, a, b, bound);
   f.pending.push_back({key, ref.row, one.worst()});
+  over_ceiling_ = true;
   keep();
 }
 
@@ -299,16 +305,15 @@ void Comparer::on_state(const TapMatch& m, TapEvent& event) {
     if (!live) continue;
     const auto ours = event.values.subspan(static_cast<std::size_t>(r * slot->width),
                                            static_cast<std::size_t>(slot->width));
-    const std::vector<double> a(ours.begin(), ours.end());
     const auto b = row_of(*slot, r);
     // State rows are kv_proj and score rows (plus the position bias: one addition).
-    std::vector<Real> scale(a.size(), 0);
+    std::vector<Real> scale(ours.size(), 0);
     if (tap.ends_with("score_state"))
-      std::transform(a.begin(), a.end(), scale.begin(),
-                     [](double v) { return static_cast<Real>(2 * std::abs(v)); });
+      std::transform(ours.begin(), ours.end(), scale.begin(),
+                     [](Real v) { return 2 * std::abs(v); });
     const RowRef ref{slot, r};
     if (selection_.accepts(tap, slot->call, call_.end - 1)) {
-      judge_row(finding(ref, origin), ref, origin, call_.end - 1, a, b, scale);
+      judge_row(ref, origin, call_.end - 1, {ours, {}, Grid::none, false, scale});
     }
     if (mode_ == Mode::local && !origin.single) std::copy(b.begin(), b.end(), ours.begin());
   }

@@ -60,12 +60,6 @@ struct Finding {
   double spread_max = 0, spread_rms = 0;  // of the ensemble; twice these are the bounds
 };
 
-// A perturbed run: every stage that the trace does not fix errs by a random share of its own bound.
-struct Perturbation {
-  std::uint64_t seed = 0;  // 0: none, this is the run that judges
-  double unit = 0;         // roundoff of the arithmetic that is imitated
-};
-
 class Comparer : public TapSink {
  public:
   using BaseRows = std::map<std::pair<std::string, std::int64_t>, Row>;
@@ -85,7 +79,7 @@ class Comparer : public TapSink {
   void absorb(const Comparer& member);
   // Only where a span has no closed bound, or holds a choice that the trace does not show and that
   // roundings can turn.
-  bool needs_ensemble() const { return !base_rows_.empty() && (unbounded_ || hidden_choices_ > 0); }
+  bool needs_ensemble() const { return unbounded_ || (over_ceiling_ && hidden_choices_ > 0); }
 
   std::map<const Slot*, Finding>& findings() { return findings_; }
   // Largest distance of a member from this run in one row; 0 when none was measured.
@@ -112,16 +106,22 @@ class Comparer : public TapSink {
   };
   Keys keys_of(const TapMatch& m, std::span<const std::int64_t> shape) const;
   std::int64_t position_of(const TapMatch& m, std::int64_t key) const;
-  void compare_row(const TapMatch& m, const RowRef& ref, const Origin& origin, std::int64_t key,
-                   std::span<const Real> ours, const Mat* scale, std::int64_t row);
-  void judge_row(Finding& f, const RowRef& ref, const Origin& origin, std::int64_t key,
-                 std::span<const double> ours, std::span<const double> theirs,
-                 std::span<const Real> scale);
+  // One row of a tap as the reference computed it.
+  struct Ours {
+    std::span<Real> values;
+    std::span<const Real> before;  // rounding; empty: not rounded
+    Grid grid = Grid::none;
+    bool composite = false;       // rounded inside the stage too
+    std::span<const Real> scale;  // E of the stage; empty: exact
+  };
+  void judge_row(const RowRef& ref, const Origin& origin, std::int64_t key, const Ours& ours);
+  std::vector<double> bounds(const RowRef& ref, const Origin& origin, const Ours& ours,
+                             std::span<const double> theirs) const;
   void measure(const Slot* slot, const std::string& tap, std::int64_t key,
                std::span<const Real> ours);
   bool right_width(const TapMatch& m, Slot& slot, std::span<const std::int64_t> shape) const;
-  void keep_band(const TapEvent& event, std::int64_t key, std::span<const Real> scores,
-                 const Mat* scale, std::int64_t row, const Origin& origin);
+  void keep_band(const std::string& tap, std::int64_t key, const Ours& scores,
+                 const Origin& origin);
   void on_state(const TapMatch& m, TapEvent& event);
   void on_expert_rows(const IndexEvent& event);
   void missing_visit(const std::string& tap, std::int64_t position);
@@ -132,8 +132,7 @@ class Comparer : public TapSink {
   void note_hidden(const IndexEvent& event, std::int64_t key, std::int64_t row,
                    std::span<const std::int32_t> ours);
   void watch_expert(const TapMatch& m, std::int64_t position, bool present);
-  void shake(const std::string& tap, std::int64_t key, std::span<Real> values, const Mat* scale,
-             std::int64_t row) const;
+  void shake(const std::string& tap, std::int64_t key, const Ours& ours) const;
   Finding& finding(const RowRef& ref, const Origin& origin);
 
   TraceTable& table_;
@@ -149,7 +148,8 @@ class Comparer : public TapSink {
       bands_;  // scores tap -> row -> error band
   std::map<std::pair<std::string, std::int64_t>, Row>
       scores_;                       // of this call, where the trace has none
-  bool unbounded_ = false;           // some span has no closed bound
+  bool unbounded_ = false;           // some difference in a span without a closed bound
+  bool over_ceiling_ = false;        // fp64: some row exceeds what its span may show
   std::int64_t hidden_choices_ = 0;  // not in the trace, and within their scores' error
   std::map<std::string, std::vector<std::int64_t>>
       expert_rows_;  // "layers.3.ffn.experts.7" -> positions

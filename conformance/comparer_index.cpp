@@ -16,29 +16,26 @@ constexpr double kUndecided = -1;  // the band of scores whose error only an ens
 }  // namespace
 
 // Remembers by how much the scores of a row may be wrong, for the choice that follows.
-void Comparer::keep_band(const TapEvent& event, std::int64_t key, std::span<const Real> scores,
-                         const Mat* scale, std::int64_t row, const Origin& origin) {
-  if (!scale) return;
-  const auto width = std::ssize(scores);
+void Comparer::keep_band(const std::string& tap, std::int64_t key, const Ours& scores,
+                         const Origin& origin) {
+  if (scores.scale.empty()) return;
   Real magnitude = 0;
-  for (const Real s : scores) {
+  for (const Real s : scores.values) {
     if (std::isfinite(s)) magnitude = std::max(magnitude, std::abs(s));
   }
-  std::vector<double> band(scores.size());
   const bool fp64 = default_unit_ <= 0x1p-53;
-  for (std::int64_t c = 0; c < width; ++c) {
-    const double running = (default_unit_ + reference_roundoff()) *
-                           static_cast<double>(scale->data()[row * width + c]);
+  std::vector<double> band(scores.values.size());
+  for (std::size_t c = 0; c < band.size(); ++c) {
+    const double running =
+        (default_unit_ + reference_roundoff()) * static_cast<double>(scores.scale[c]);
     // Through several stages: what span_bound allows; without a closed bound the ensemble decides
     // later.
-    band[static_cast<std::size_t>(c)] =
-        origin.single ? running
-        : fp64        ? std::max(running, kCeiling * static_cast<double>(magnitude))
-                      : kUndecided;
+    band[c] = origin.single && !scores.composite ? running
+              : fp64 ? std::max(running, kCeiling * static_cast<double>(magnitude))
+                     : kUndecided;
   }
-  const std::string tap(event.name);
-  if (!origin.single && base_ == nullptr)
-    scores_[{tap, key}] = Eigen::Map<const Row>(scores.data(), width);
+  if (!(origin.single && !scores.composite) && base_ == nullptr)
+    scores_[{tap, key}] = Eigen::Map<const Row>(scores.values.data(), std::ssize(scores.values));
   bands_[tap][key] = std::move(band);
 }
 
@@ -96,6 +93,7 @@ void Comparer::judge_choice(const IndexEvent& event, const RowRef& ref, const Or
       f.pending_choices.push_back({scores_tap, key, ref.row, c});
       base_rows_[{scores_tap, key}] = scores_[{scores_tap, key}];
       unbounded_ |= c.band < 0;
+      over_ceiling_ = true;
     } else {
       note_choice(f, c, ref.row);
     }
@@ -131,7 +129,9 @@ std::vector<double> Comparer::band_of(const IndexEvent& event, std::int64_t key,
   if (known != bands_.end() && known->second.contains(key)) band = known->second[key];
   band.resize(scores.size(), 0);
   const Slot* slot = table_.find(std::string(event.scores_name), key).slot;
-  const double rounding = slot && mode_ == Mode::local ? slot->precision.store : 0;
+  // What is ranked was added up (the bias) and stored in the trace's own arithmetic.
+  const double rounding =
+      slot && mode_ == Mode::local ? slot->precision.store + slot->precision.unit : 0;
   for (std::size_t c = 0; c < band.size(); ++c) {
     if (band[c] != kUndecided && std::isfinite(scores[c]))
       band[c] += (rounding + 0x1p-52) * std::abs(scores[c]);

@@ -113,6 +113,8 @@ class Conclusion {
     if (f.origin >= 0) r.span = judge_.provenance().span_names(f.origin);
     if (f.illegal || slot.info->integer) return judge_choice(slot, f, r);
     r.magnitude = magnitude(slot);
+    r.elements = f.stage.elements() + f.span.elements();
+    r.equal = f.stage.equal() + f.span.equal();
     return judge_values(slot, f, r);
   }
 
@@ -124,7 +126,7 @@ class Conclusion {
   Result nothing_compared(Slot& slot, Result r) const {
     if (r.tap.ends_with(".code") || r.tap.ends_with(".scale")) {
       r.verdict = Verdict::skipped;
-      r.reason = "no quantisation in exact numerics";
+      r.reason = "codes and scales are judged through the values they stand for";
     } else if (slot.keys.empty() || slot.info->size() == 0) {
       r.verdict = Verdict::skipped;
       r.reason = "empty";

@@ -31,6 +31,8 @@ ordered_json to_json(const Result& r) {
   j["rows"] = r.rows;
   j["inherited"] = r.inherited;
   j["replays"] = r.replays;
+  j["elements"] = r.elements;
+  j["equal"] = r.equal;
   j["behind_choices"] = r.behind_choices;
   if (r.replays > 0) j["margin"] = number(r.margin);
   return j;
@@ -172,11 +174,17 @@ std::string to_text(const Report& report, const ModelConfig& config, const TextS
   for (const auto& [verdict, n] : counts) {
     if (n > 0) fmt::format_to(out, "  {:<10} {:>7}\n", verdict, n);
   }
-  std::int64_t replays = 0, inherited = 0, behind = 0;
+  std::int64_t replays = 0, inherited = 0, behind = 0, elements = 0, equal = 0;
   for (const Result& r : report.results) {
+    elements += r.elements;
+    equal += r.equal;
     replays += r.replays;
     inherited += r.inherited;
     behind += r.behind_choices;
+  }
+  if (report.rounding == "official" && elements > 0) {
+    fmt::format_to(out, "  {} of {} values are equal bit for bit ({:.4f} %)\n", equal, elements,
+                   100 * static_cast<double>(equal) / static_cast<double>(elements));
   }
   if (behind > 0) {
     fmt::format_to(out,

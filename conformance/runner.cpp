@@ -118,6 +118,7 @@ Report verify(const golden::TraceFile& trace, const Checkpoint& checkpoint, Back
   request.checkpoint = &checkpoint;
   request.ids = ids_of(trace, config);
   request.calls = plan_calls(table, options.chunks);
+  request.rounding = parse_rounding(report.rounding, report.trace);
   request.mtp = config.n_mtp_layers > 0 && table.exposes_prefix("mtp.");
   request.first_layer = options.first_layer;
   request.last_layer = options.last_layer;
@@ -137,7 +138,8 @@ Report verify(const golden::TraceFile& trace, const Checkpoint& checkpoint, Back
     meter.extend(tokens * options.ensemble);
     for (int member = 1; member <= options.ensemble; ++member) {
       Comparer shaken(table, config, options.mode, options.selection, unit);
-      shaken.perturb({static_cast<std::uint64_t>(member), unit}, judge);
+      request.perturbation = {static_cast<std::uint64_t>(member), unit};
+      shaken.perturb(request.perturbation, judge);
       run_once(backend, request, shaken, meter, options.first_layer);
       judge.absorb(shaken);
     }

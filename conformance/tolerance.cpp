@@ -24,16 +24,17 @@ double reference_roundoff() {
   return static_cast<double>(std::numeric_limits<Real>::epsilon()) / 2;
 }
 
-Precision precision_of(const golden::DatasetInfo& d) {
+Precision precision_of(const golden::DatasetInfo& d, std::string_view official_dtype) {
   const std::string_view stored = d.integer      ? "int"
                                   : d.bits == 64 ? "fp64"
                                   : d.bits == 32 ? "fp32"
                                                  : "fp16";
-  const std::string_view dtype = d.dtype.empty() ? stored : std::string_view(d.dtype);
+  const std::string_view known = d.integer || official_dtype.empty() ? stored : official_dtype;
+  const std::string_view dtype = d.dtype.empty() ? known : std::string_view(d.dtype);
   Precision p;
-  p.unit = unit_roundoff(dtype);
+  p.unit = unit_roundoff(dtype == "bf16" && official_dtype == "bf16" ? "fp32" : dtype);
   p.exact_ceiling = dtype == "fp64";
-  if (unit_roundoff(stored) > p.unit) p.store = unit_roundoff(stored);
+  if (unit_roundoff(stored) > unit_roundoff(dtype)) p.store = unit_roundoff(stored);
   return p;
 }
 
@@ -41,6 +42,14 @@ double stage_bound(const Precision& p, double scale, double value, double magnit
   const double running = (p.unit + reference_roundoff()) * scale;
   const double held = p.exact_ceiling ? std::min(running, kCeiling * magnitude) : running;
   return held + p.store * std::abs(value);
+}
+
+double stored_bound(Grid grid, double before, double error, double value, double theirs) {
+  const auto stored = [&](double x) {
+    return static_cast<double>(on_grid(grid, static_cast<Real>(x)));
+  };
+  return theirs > value ? std::max(0.0, stored(before + error) - value)
+                        : std::max(0.0, value - stored(before - error));
 }
 
 double span_bound(const Precision& p, double value, double magnitude) {

@@ -5,6 +5,7 @@
 
 #include <string_view>
 
+#include "core/rounding.hpp"
 #include "core/tensor.hpp"
 #include "golden/trace_file.hpp"
 
@@ -23,14 +24,19 @@ struct Precision {
   bool exact_ceiling = false;  // fp64: errors are also held below 1e-12 of the largest magnitude
 };
 
-// Attribute dtype if the file has it; else the stored type.
-Precision precision_of(const golden::DatasetInfo& dataset);
+// Attribute dtype if the file has it; else the stored type. `official_dtype`: what the official
+// code stores at this tap, for traces in official numerics (else empty): it stands in where the
+// attribute is missing, and a BF16 store there follows arithmetic in float32.
+Precision precision_of(const golden::DatasetInfo& dataset, std::string_view official_dtype = {});
 
 constexpr double kCeiling = 1e-12;
 
 // Bound of one element in a span of one stage. scale: the stage's E; value: the reference's;
 // magnitude: the largest finite one of the dataset.
 double stage_bound(const Precision& p, double scale, double value, double magnitude);
+// How far from `value`, on the side of `theirs`, a store on this grid can leave an element whose
+// value before rounding errs by `error`.
+double stored_bound(Grid grid, double before, double error, double value, double theirs);
 // Bound of one element in a span of several stages in fp64: the ceiling alone.
 double span_bound(const Precision& p, double value, double magnitude);
 

@@ -86,7 +86,9 @@ void TraceTable::number_rows(Slot& slot) {
   const golden::DatasetInfo& d = *slot.info;
   const auto m = known(d.name, config_);
   if (!m) return;
-  slot.precision = precision_of(d);
+  const bool official = file_.attributes().rounding == "official";
+  slot.precision =
+      precision_of(d, official ? std::string_view(m->info->dtype) : std::string_view{});
   const Call& call = calls_[slot.call];
   const auto& axes = m->info->axes;
   if (axes.empty()) return;  // codes and scales of official numerics

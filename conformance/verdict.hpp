@@ -40,9 +40,11 @@ struct Result {
   std::vector<std::string> span;  // the nearest taps of the trace this one was recomputed from
   std::int64_t rows = 0;          // rows compared
   std::int64_t inherited =
-      0;                     // of them, rows that read values of ours where the trace exposes none
-  std::int64_t replays = 0;  // rows whose legal, different decision was replayed
-  double margin = 0;         // widest score gap among the replayed decisions
+      0;                      // of them, rows that read values of ours where the trace exposes none
+  std::int64_t replays = 0;   // rows whose legal, different decision was replayed
+  double margin = 0;          // widest score gap among the replayed decisions
+  std::int64_t elements = 0;  // values compared (rows that only an ensemble could judge apart)
+  std::int64_t equal = 0;     // of them, without any difference
   std::int64_t behind_choices =
       0;  // rows behind a choice that the trace does not show and that can fall either way
 };

@@ -56,12 +56,19 @@ std::vector<std::int64_t> Tap::shape_of(std::string_view spec, std::int64_t coun
   return shape;
 }
 
-void Tap::report(std::string_view spec, Mat& value, const ErrorScale& error) const {
+void Tap::report(std::string_view spec, Stored& stored, const ErrorScale& error) const {
+  Mat& value = stored.value;
   const auto shape = shape_of(spec, value.size());
   const std::string name = full_name(leaf_of(spec));
-  TapEvent event{name,  axes_of(spec),
-                 shape, {value.data(), static_cast<std::size_t>(value.size())},
-                 error, position_};
+  TapEvent event{name,
+                 axes_of(spec),
+                 shape,
+                 {value.data(), static_cast<std::size_t>(value.size())},
+                 error,
+                 position_,
+                 stored.grid,
+                 {stored.before.data(), static_cast<std::size_t>(stored.before.size())},
+                 stored.composite};
   sink_->on_value(event);
 }
 

@@ -23,6 +23,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/rounding.hpp"
 #include "core/tensor.hpp"
 
 namespace dsv4 {
@@ -37,6 +38,9 @@ struct TapEvent {
   std::span<Real> values;               // row-major; a sink may overwrite them
   const ErrorScale& error;              // empty: the stage is exact
   std::int64_t position = -1;           // absolute position of a tensor without a row axis (logits)
+  Grid grid = Grid::none;               // what the values were rounded to
+  std::span<const Real> before = {};    // the values before that; empty: not rounded
+  bool composite = false;               // roundings inside the stage, which `error` does not know
 };
 
 // A discrete choice: row i holds the chosen columns of scores.row(i), -1 = none.
@@ -94,9 +98,13 @@ class Tap {
     return (*this)(spec, Mat(value.derived()), error);
   }
   Mat operator()(std::string_view spec, Mat&& value, const ErrorScale& error = {}) const {
+    return (*this)(spec, Stored{std::move(value)}, error);
+  }
+  // A value that is rounded where it is stored.
+  Mat operator()(std::string_view spec, Stored&& stored, const ErrorScale& error = {}) const {
     if (sink_) [[unlikely]]
-      report(spec, value, error);
-    return std::move(value);
+      report(spec, stored, error);
+    return std::move(stored.value);
   }
   IntMat operator()(std::string_view spec, IntMat&& value, const Mat* scores = nullptr,
                     std::string_view scores_leaf = {}) const {
@@ -107,7 +115,7 @@ class Tap {
 
  private:
   std::string full_name(std::string_view leaf) const;
-  void report(std::string_view spec, Mat& value, const ErrorScale& error) const;
+  void report(std::string_view spec, Stored& stored, const ErrorScale& error) const;
   void report(std::string_view spec, IntMat& value, const Mat* scores,
               std::string_view scores_leaf) const;
   // "q[s,h,c]" -> the extents of its axes; throws std::logic_error when they do not multiply to

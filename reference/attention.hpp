@@ -15,6 +15,7 @@
 #include "reference/compressor.hpp"
 #include "reference/indexer.hpp"
 #include "reference/kv_cache.hpp"
+#include "reference/rounding.hpp"
 
 namespace dsv4::reference {
 
@@ -37,6 +38,10 @@ struct Sight {
   Index window_count = 0;
   const std::int32_t* entries = nullptr;  // entry numbers, -1 = none
   Index entry_count = 0;
+  // Places that the window takes before the first entry, in the official order of indices (a short
+  // window is filled up with empty ones). Only official numerics look at it: the blocks of the
+  // online softmax are counted in places.
+  Index window_places = 0;
 };
 
 struct HeadOutput {
@@ -48,11 +53,11 @@ struct HeadOutput {
 // 19, 26, 27. The sink has no value vector and no part in the maximum. q[1, h*c]; raw, entries[*,
 // c]. Official: sparse_attn.
 HeadOutput core_attention(const ConstMatRef& q, const ConstMatRef& raw, const ConstMatRef& entries,
-                          const Sight& sight, const Row& sink);
+                          const Sight& sight, const Row& sink, const Round& round = {});
 
 // x[s, d] at positions start … -> [s, d]. Official: Attention.forward.
 Mat attention(const ModelConfig& config, std::int64_t layer, const AttentionWeights& w,
               const Row& frequencies, const ConstMatRef& x, std::int64_t start, BlockCache& cache,
-              Tap tap);
+              Tap tap, const Round& round = {});
 
 }  // namespace dsv4::reference

@@ -65,8 +65,8 @@ MoeWeights load_moe(const Checkpoint& c, const std::string& prefix, bool hashed)
   return w;
 }
 
-Mat normed(const Mat& x, const Row& weight, Real eps, const Tap& tap) {
-  return tap("out[s,d]", rms_norm(x, weight, eps),
+Mat normed(const Round& round, const Mat& x, const Row& weight, Real eps, const Tap& tap) {
+  return tap("out[s,d]", round.bf16(rms_norm(x, weight, eps)),
              [&] { return error::rms_norm(rms_norm(x, weight, eps), x.cols()); });
 }
 
@@ -84,16 +84,17 @@ BlockWeights load_block(const Checkpoint& c, const std::string& prefix, std::int
 // [docs:block]
 Mat Block::forward(const ConstMatRef& streams, std::int64_t start,
                    std::span<const std::int32_t> ids, BlockCache& cache, const Tap& tap) const {
-  const HcMix a = hc_pre(config, w.hc_attn, streams, tap.in("hc_attn"));
+  const HcMix a = hc_pre(config, w.hc_attn, streams, tap.in("hc_attn"), round);
   const Mat y = attention(config, layer, w.attn, frequencies,
-                          normed(a.x, w.attn_norm, config.norm_eps, tap.in("attn_norm")), start,
-                          cache, tap.in("attn"));
-  const Mat middle = hc_post(config, y, streams, a, tap.in("hc_attn"));
+                          normed(round, a.x, w.attn_norm, config.norm_eps, tap.in("attn_norm")),
+                          start, cache, tap.in("attn"), round);
+  const Mat middle = hc_post(config, y, streams, a, tap.in("hc_attn"), round);
 
-  const HcMix b = hc_pre(config, w.hc_ffn, middle, tap.in("hc_ffn"));
-  const Mat z = moe(config, w.ffn, normed(b.x, w.ffn_norm, config.norm_eps, tap.in("ffn_norm")),
-                    ids, tap.in("ffn"));
-  return hc_post(config, z, middle, b, tap.in("hc_ffn"));
+  const HcMix b = hc_pre(config, w.hc_ffn, middle, tap.in("hc_ffn"), round);
+  const Mat z =
+      moe(config, w.ffn, normed(round, b.x, w.ffn_norm, config.norm_eps, tap.in("ffn_norm")), ids,
+          tap.in("ffn"), round);
+  return hc_post(config, z, middle, b, tap.in("hc_ffn"), round);
 }
 // [/docs:block]
 

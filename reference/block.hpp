@@ -33,6 +33,7 @@ struct Block {
   std::int64_t layer;
   const BlockWeights& w;
   const Row& frequencies;  // of this block's rope
+  Round round = {};
 
   // streams X[s, n*d] at positions start … -> X'[s, n*d]. ids: the s token ids that route in hash
   // layers.

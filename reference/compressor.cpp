@@ -45,7 +45,7 @@ Row pooled_error(const Candidates& pool) {
 // [docs:compress]
 void compress(const ModelConfig& config, std::int64_t ratio, const CompressorWeights& w,
               const Row& frequencies, EntryUse use, const ConstMatRef& x, std::int64_t start,
-              CompressorCache& cache, Tap tap) {
+              CompressorCache& cache, Tap tap, const Round& round) {
   const bool overlap = ModelConfig::overlaps(ratio);
   const Index s = x.rows();
   const Index c = w.norm.size();
@@ -82,17 +82,23 @@ void compress(const ModelConfig& config, std::int64_t ratio, const CompressorWei
   if (entries == 0) return;
 
   pooled = tap("pooled" + axes, std::move(pooled), [&] { return pooled_errors; });
-  const Mat normed = tap("normed" + axes, rms_norm(pooled, w.norm, config.norm_eps), [&] {
-    return error::rms_norm(rms_norm(pooled, w.norm, config.norm_eps), c);
-  });
+  const Mat stored = round.bf16(pooled).value;
+  const Mat normed =
+      tap("normed" + axes, round.bf16(rms_norm(stored, w.norm, config.norm_eps)),
+          [&] { return error::rms_norm(rms_norm(stored, w.norm, config.norm_eps), c); });
   // An entry stands at the first token of its group.
   const Positions at{first_entry * ratio, ratio};
-  Mat entry = tap("roped" + axes, rope(normed, 1, frequencies, at),
-                  [&] { return error::rope(normed, 1, frequencies, at); });
-  if (use == EntryUse::indexing) {
-    entry = tap("rotated" + axes, hadamard(entry), [&] { return error::hadamard(entry, 1); });
+  const Mat roped =
+      tap("roped" + axes, round.bf16(rope(normed, 1, frequencies, at, Rotation::forward, round)),
+          [&] { return error::rope(normed, 1, frequencies, at); });
+  if (use == EntryUse::attention) {
+    const Index plain = c - 2 * frequencies.size();  // rotated dims are not quantised
+    cache.entries.append(tap("entry" + axes, round.e4m3(roped, 64, plain)));
+    return;
   }
-  cache.entries.append(tap("entry" + axes, entry));
+  const Mat rotated =
+      tap("rotated" + axes, round.bf16(hadamard(roped)), [&] { return error::hadamard(roped, 1); });
+  cache.entries.append(tap("entry" + axes, round.e2m1(rotated)));
 }
 // [/docs:compress]
 

@@ -11,6 +11,7 @@
 #include "core/trace.hpp"
 #include "core/weights.hpp"
 #include "reference/kv_cache.hpp"
+#include "reference/rounding.hpp"
 
 namespace dsv4::reference {
 
@@ -27,6 +28,6 @@ enum class EntryUse { attention, indexing };  // the indexer's entries are Hadam
 // split of a prompt into calls gives the same entries. Official: Compressor.forward.
 void compress(const ModelConfig& config, std::int64_t ratio, const CompressorWeights& w,
               const Row& frequencies, EntryUse use, const ConstMatRef& x, std::int64_t start,
-              CompressorCache& cache, Tap tap);
+              CompressorCache& cache, Tap tap, const Round& round = {});
 
 }  // namespace dsv4::reference

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "reference/experts.hpp"
 
+#include <limits>
+
 #include "reference/error_bound.hpp"
 #include "reference/linear.hpp"
 
@@ -25,16 +27,36 @@ Visits visits(const IntMat& indices, Index experts) {
   return v;
 }
 
-Mat expert(const ExpertWeights& w, const ConstMatRef& x, const Mat& weight, Real limit,
-           const Tap& tap) {
-  SwiGlu h = swiglu(linear(x, w.w1), linear(x, w.w3), weight, limit);
-  if (tap) {
-    h.gate = tap("gate[y,f]", h.gate, [&] { return error::linear(x, w.w1); });
-    h.up = tap("up[y,f]", h.up, [&] { return error::linear(x, w.w3); });
-    h.hidden = swiglu(h.gate, h.up, weight, limit).hidden;
-    h.hidden = tap("hidden[y,f]", h.hidden, [&] { return Mat(12 * h.hidden.cwiseAbs()); });
-  }
-  return tap("out[y,d]", linear(h.hidden, w.w2), [&] { return error::linear(h.hidden, w.w2); });
+// A value of an expert: a stage where somebody watches, else a rounding inside the expert.
+Mat kept(std::string_view spec, Mat x, const ErrorScale& error, Real low, Real high, const Tap& tap,
+         const Round& round) {
+  const auto clamp = [&](const Mat& m) { return Mat(m.cwiseMin(high).cwiseMax(low)); };
+  if (!tap) return clamp(round.bf16_inside(std::move(x), error));
+  Stored stored = round.bf16(std::move(x));
+  stored.value = clamp(stored.value);
+  stored.before = clamp(stored.before);
+  return tap(spec, std::move(stored), error);
+}
+
+Stored expert(const ExpertWeights& w, const ConstMatRef& x, const Mat& weight, Real limit,
+              const Tap& tap, const Round& round) {
+  constexpr Real kNone = std::numeric_limits<Real>::infinity();
+  const Real high = limit > 0 ? limit : kNone;
+  const Mat x8 = round.e4m3(x, 128);
+  const Mat gate = kept(
+      "gate[y,f]", linear(x8, w.w1), [&] { return error::linear(x8, w.w1); }, -kNone, high, tap,
+      round);
+  const Mat up = kept(
+      "up[y,f]", linear(x8, w.w3), [&] { return error::linear(x8, w.w3); }, -high, high, tap,
+      round);
+  const Mat product = swiglu(gate, up, weight, limit).hidden;
+  const Mat hidden = kept(
+      "hidden[y,f]", product, [&] { return Mat(12 * product.cwiseAbs()); }, -kNone, kNone, tap,
+      round);
+  const Mat hidden8 = round.e4m3(hidden, 128);
+  Stored out = round.bf16(linear(hidden8, w.w2), tap ? Inside::nothing : Inside::roundings);
+  if (tap) out.value = tap("out[y,d]", Stored(out), [&] { return error::linear(hidden8, w.w2); });
+  return out;
 }
 
 }  // namespace
@@ -53,7 +75,7 @@ SwiGlu swiglu(Mat gate, Mat up, const Mat& weight, Real limit) {
 
 // [docs:moe]
 Mat moe(const ModelConfig& config, const MoeWeights& w, const ConstMatRef& x,
-        std::span<const std::int32_t> ids, Tap tap) {
+        std::span<const std::int32_t> ids, Tap tap, const Round& round) {
   const Real limit = config.swiglu_limit;
   const Routing r = route(config, w.gate, x, ids, tap.in("gate"));
   const Visits v = visits(r.indices, config.n_routed_experts);
@@ -76,7 +98,7 @@ Mat moe(const ModelConfig& config, const MoeWeights& w, const ConstMatRef& x,
     if (!tap_e.wants("out")) tap_e = {};
     tap_e.bind("y", visitors).bind("f", config.moe_inter_dim);
     tap_e("rows[y]", std::move(rows));
-    const Mat out = expert(w.experts[e], x_e, weight, limit, tap_e);
+    const Mat out = expert(w.experts[e], x_e, weight, limit, tap_e, round).value;
     for (Index i = 0; i < visitors; ++i) {
       routed.row(v.rows[e][static_cast<std::size_t>(i)]) += out.row(i);
       if (tap) size.row(v.rows[e][static_cast<std::size_t>(i)]) += out.row(i).cwiseAbs();
@@ -84,11 +106,12 @@ Mat moe(const ModelConfig& config, const MoeWeights& w, const ConstMatRef& x,
   }
   routed = tap("routed[s,d]", std::move(routed),
                [&] { return Mat(static_cast<Real>(config.n_activated_experts) * size); });
-  const Mat shared = tap("shared[s,d]", expert(w.shared_experts, x, {}, limit, {}), [&] {
-    return error::expert(x, w.shared_experts.w1, w.shared_experts.w2, w.shared_experts.w3, {},
-                         limit);
+  const Mat shared = tap("shared[s,d]", expert(w.shared_experts, x, {}, limit, {}, round), [&] {
+    return error::expert(round.e4m3(x, 128), w.shared_experts.w1, w.shared_experts.w2,
+                         w.shared_experts.w3, {}, limit);
   });
-  return tap("out[s,d]", routed + shared, [&] { return Mat((routed + shared).cwiseAbs()); });
+  return tap("out[s,d]", round.bf16(routed + shared),
+             [&] { return Mat((routed + shared).cwiseAbs()); });
 }
 // [/docs:moe]
 

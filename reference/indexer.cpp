@@ -28,7 +28,8 @@ struct Queries {
 // I[t, s] = sum_h w[t, h] * relu(q[t, h] . k[s]) for s visible from t, else -inf. Eq. 16. One row
 // of queries.
 template <bool kMagnitude>
-Row score_row(const Queries& in, Index row, Index heads, const ConstMatRef& keys) {
+Row score_row(const Queries& in, Index row, Index heads, const ConstMatRef& keys,
+              const Round& round) {
   const Index visible = visible_entries(in.start + row, 4);
   const Eigen::Map<const Mat> q(in.q.row(row).data(), heads, keys.cols());
   Row score = Row::Constant(keys.rows(), kMinusInf);
@@ -37,24 +38,29 @@ Row score_row(const Queries& in, Index row, Index heads, const ConstMatRef& keys
     score.head(visible) =
         in.weights.row(row).cwiseAbs() * (q.cwiseAbs() * k.cwiseAbs().transpose());
   } else {
-    score.head(visible) = in.weights.row(row) * (q * k.transpose()).cwiseMax(Real(0));
+    const Mat match = round.bf16_inside(q * k.transpose(), [&] {
+      return Mat(static_cast<Real>(k.cols()) * (q.cwiseAbs() * k.cwiseAbs().transpose()));
+    });
+    const Mat weighted = in.weights.row(row).asDiagonal() * match.cwiseMax(Real(0));
+    score.head(visible) = round.bf16_inside(weighted).colwise().sum();
   }
   return score;
 }
 
 template <bool kMagnitude>
-Mat score_rows(const Queries& in, Index first, Index count, Index heads, const ConstMatRef& keys) {
+Mat score_rows(const Queries& in, Index first, Index count, Index heads, const ConstMatRef& keys,
+               const Round& round) {
   Mat scores(count, keys.rows());
   const bool parallel = worth_threads(count * keys.size() * heads);
 #pragma omp parallel for schedule(dynamic) if (parallel)
   for (Index i = 0; i < count; ++i)
-    scores.row(i) = score_row<kMagnitude>(in, first + i, heads, keys);
+    scores.row(i) = score_row<kMagnitude>(in, first + i, heads, keys, round);
   return scores;
 }
 
 Mat score_error(const Queries& in, Index heads, const ConstMatRef& keys) {
   // Invisible entries are -inf on both sides; their bound is never used.
-  const Mat size = score_rows<true>(in, 0, in.q.rows(), heads, keys);
+  const Mat size = score_rows<true>(in, 0, in.q.rows(), heads, keys, {});
   return static_cast<Real>(heads + keys.cols() + 2) *
          (size.array() == kMinusInf).select(Real(0), size.array()).matrix();
 }
@@ -103,33 +109,38 @@ Mat top_k_margin(const ConstMatRef& scores, const IntMat& chosen) {
 // [docs:index]
 IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& frequencies,
              const ConstMatRef& x, const ConstMatRef& qr, std::int64_t start,
-             CompressorCache& cache, Tap tap) {
+             CompressorCache& cache, Tap tap, const Round& round) {
   const Index heads = config.index_n_heads;
   const Index j = config.index_head_dim;
   const Index s = x.rows();
   const Positions at{start};
   tap.bind("i", heads).bind("j", j);
 
-  const Mat q_b =
-      tap("wq_b.out[s,i,j]", linear(qr, w.wq_b), [&] { return error::linear(qr, w.wq_b); });
-  const Mat q_roped = tap("q_roped[s,i,j]", rope(q_b, heads, frequencies, at),
-                          [&] { return error::rope(q_b, heads, frequencies, at); });
-  const Mat q_rotated = tap("q_rotated[s,i,j]", hadamard(q_roped, heads),
+  const Mat qr8 = round.e4m3(qr, 128);
+  const Mat q_b = tap("wq_b.out[s,i,j]", round.bf16(linear(qr8, w.wq_b)),
+                      [&] { return error::linear(qr8, w.wq_b); });
+  const Mat q_roped =
+      tap("q_roped[s,i,j]", round.bf16(rope(q_b, heads, frequencies, at, Rotation::forward, round)),
+          [&] { return error::rope(q_b, heads, frequencies, at); });
+  const Mat q_rotated = tap("q_rotated[s,i,j]", round.bf16(hadamard(q_roped, heads)),
                             [&] { return error::hadamard(q_roped, heads); });
-  const Mat q = tap("q[s,i,j]", q_rotated);
+  const Mat q = tap("q[s,i,j]", round.e2m1(q_rotated));
 
   compress(config, 4, w.compressor, frequencies, EntryUse::indexing, x, start, cache,
-           tap.in("compressor"));
+           tap.in("compressor"), round);
   const auto keys = cache.entries.view();
   tap.bind("t", keys.rows()).bind("k", std::min<Index>(config.index_topk, keys.rows()));
 
   // The factor j^-1/2 of the scores and i^-1/2 of the sum over heads are folded into the head
   // weights. Eq. 15.
   const Real scale = 1 / std::sqrt(static_cast<Real>(j) * static_cast<Real>(heads));
-  const Mat weights = tap("weights[s,i]", linear(x, w.weights_proj) * scale, [&] {
-    return Mat(error::linear(x, w.weights_proj) * scale *
-               (1 + Real(4) / static_cast<Real>(w.weights_proj.cols)));
-  });
+  const auto projection_error = [&] { return error::linear(x, w.weights_proj); };
+  const Mat projected = round.bf16_inside(linear(x, w.weights_proj), projection_error);
+  const Mat weights =
+      tap("weights[s,i]", round.bf16(projected * round.fp32(scale), Inside::roundings), [&] {
+        return Mat(projection_error() * scale *
+                   (1 + Real(4) / static_cast<Real>(w.weights_proj.cols)));
+      });
   const Queries in{q, weights, start};
   const auto select = [&](const Mat& scores) {
     IntMat chosen = top_k(scores, config.index_topk);
@@ -137,8 +148,10 @@ IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& freq
   };
   if (keys.rows() > 0 && (tap.wants("index_score") || tap.wants("topk_idxs"))) {
     // Someone looks: hold the scores of the whole call.
-    const Mat scores = tap("index_score[s,t]", score_rows<false>(in, 0, s, heads, keys),
-                           [&] { return score_error(in, heads, keys); });
+    const Mat scores =
+        tap("index_score[s,t]",
+            round.bf16(score_rows<false>(in, 0, s, heads, keys, round), Inside::roundings),
+            [&] { return score_error(in, heads, keys); });
     const IntMat chosen = tap("topk_idxs[s,k]", select(scores), &scores, "index_score");
     if (tap.wants("topk_idxs.margin")) {
       Tap margin = tap;
@@ -149,7 +162,8 @@ IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& freq
   IntMat chosen(s, std::min<Index>(config.index_topk, keys.rows()));
   for (Index first = 0; first < s; first += kQueryTile) {
     const Index count = std::min(kQueryTile, s - first);
-    chosen.middleRows(first, count) = select(score_rows<false>(in, first, count, heads, keys));
+    chosen.middleRows(first, count) =
+        select(round.bf16(score_rows<false>(in, first, count, heads, keys, round)).value);
   }
   return tap("topk_idxs[s,k]", std::move(chosen));
 }

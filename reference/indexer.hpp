@@ -10,6 +10,7 @@
 #include "core/trace.hpp"
 #include "core/weights.hpp"
 #include "reference/compressor.hpp"
+#include "reference/rounding.hpp"
 
 namespace dsv4::reference {
 
@@ -35,6 +36,6 @@ Mat top_k_margin(const ConstMatRef& scores, const IntMat& chosen);
 // -1 = none.
 IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& frequencies,
              const ConstMatRef& x, const ConstMatRef& qr, std::int64_t start,
-             CompressorCache& cache, Tap tap);
+             CompressorCache& cache, Tap tap, const Round& round = {});
 
 }  // namespace dsv4::reference

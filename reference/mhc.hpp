@@ -8,6 +8,7 @@
 #include "core/tensor.hpp"
 #include "core/trace.hpp"
 #include "core/weights.hpp"
+#include "reference/rounding.hpp"
 
 namespace dsv4::reference {
 
@@ -26,12 +27,12 @@ struct HcMix {
 // streams X[s, n*d] (stream-major). Official: Block.hc_pre, hc_split_sinkhorn; eq. 3-8 and A X of
 // eq. 1.
 HcMix hc_pre(const ModelConfig& config, const HcWeights& w, const ConstMatRef& streams,
-             const Tap& tap);
+             const Tap& tap, const Round& round = {});
 
 // X'[k] = post_k y + sum_j comb[j,k] X[j]. Official: Block.hc_post; eq. 1. The sum runs over the
 // FIRST index.
 Mat hc_post(const ModelConfig& config, const ConstMatRef& y, const ConstMatRef& streams,
-            const HcMix& mix, const Tap& tap);
+            const HcMix& mix, const Tap& tap, const Round& round = {});
 
 struct HcHeadWeights {
   Weight fn;  // [n, n*d]
@@ -42,7 +43,7 @@ struct HcHeadWeights {
 // Collapses the streams before the final norm: X[s, n*d] -> [s, d]. Official: ParallelHead.hc_head;
 // not in the paper.
 Mat hc_head(const ModelConfig& config, const HcHeadWeights& w, const ConstMatRef& streams,
-            const Tap& tap);
+            const Tap& tap, const Round& round = {});
 
 // Sinkhorn-Knopp in the official order: softmax of each row + eps, columns, then (iterations - 1) x
 // (rows, columns), eps in every denominator. logits[n, n] -> a matrix whose columns sum to one

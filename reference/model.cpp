@@ -28,10 +28,11 @@ Real log_sum_exp(const Row& x) {
 
 }  // namespace
 
-Model::Model(const Checkpoint& c, std::int64_t last_layer)
+Model::Model(const Checkpoint& c, std::int64_t last_layer, Rounding rounding)
     : checkpoint_(c),
-      plain_(rope_frequencies(c.config(), 0)),
-      compressed_(rope_frequencies(c.config(), 128)),
+      rounding_(rounding),
+      plain_(rope_frequencies(c.config(), 0, Round(rounding))),
+      compressed_(rope_frequencies(c.config(), 128, Round(rounding))),
       embed_(c.matrix("embed")),
       head_(c.matrix("head")),
       norm_(c.vector("norm.weight")),
@@ -66,6 +67,7 @@ Output Model::forward(std::span<const std::int32_t> ids, std::int64_t end, KvCac
   tap.bind("s", end - start).bind("d", config().dim).bind("n", config().hc_mult);
   tap.bind("m", config().mix_size()).bind("v", config().vocab_size);
   tap.begin_call(start, end);
+  const Round round(rounding_, options.perturbation);
 
   Output out;
   if (options.streams) {
@@ -75,24 +77,25 @@ Output Model::forward(std::span<const std::int32_t> ids, std::int64_t end, KvCac
   }
   for (std::int64_t l = options.first_layer; l < stop; ++l) {
     const auto i = static_cast<std::size_t>(l);
-    const Block block{config(), l, layers_[i], config().ratio(l) == 0 ? plain_ : compressed_};
+    const Block block{config(), l, layers_[i], config().ratio(l) == 0 ? plain_ : compressed_,
+                      round};
     out.streams = block.forward(out.streams, start, own, cache.blocks[i], tap.in("layers", l));
   }
   cache.length = end;
   if (options.last_layer >= 0) return out;
   const auto next_ids = ids.subspan(static_cast<std::size_t>(start) + 1);
   const auto logits_at = options.logits_at.empty() ? std::vector{end - 1} : options.logits_at;
-  out.logits = head(out.streams, hc_head_, norm_, start, next_ids, logits_at, tap);
-  if (options.mtp) mtp(out.streams, next_ids, start, logits_at, cache, tap);
+  out.logits = head(out.streams, hc_head_, norm_, start, next_ids, logits_at, tap, round);
+  if (options.mtp) mtp(out.streams, next_ids, start, logits_at, cache, tap, round);
   return out;
 }
 // [/docs:forward]
 
 Row Model::head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm,
                 std::int64_t start, std::span<const std::int32_t> next_ids,
-                const std::vector<std::int64_t>& logits_at, Tap tap) const {
-  const Mat x = hc_head(config(), hc, streams, tap.in("hc_head"));
-  const Mat y = tap.in("norm")("out[s,d]", rms_norm(x, norm, config().norm_eps), [&] {
+                const std::vector<std::int64_t>& logits_at, Tap tap, const Round& round) const {
+  const Mat x = hc_head(config(), hc, streams, tap.in("hc_head"), round);
+  const Mat y = tap.in("norm")("out[s,d]", round.bf16(rms_norm(x, norm, config().norm_eps)), [&] {
     return error::rms_norm(rms_norm(x, norm, config().norm_eps), x.cols());
   });
   if (tap.wants("logits_all"))
@@ -123,7 +126,7 @@ void Model::log_probabilities(const Mat& y, std::span<const std::int32_t> next_i
 
 void Model::mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_ids,
                 std::int64_t start, const std::vector<std::int64_t>& logits_at, KvCache& cache,
-                const Tap& tap) const {
+                const Tap& tap, const Round& round) const {
   const Index rows = std::min<Index>(streams.rows(), std::ssize(next_ids));
   if (rows == 0) return;
   const auto ids = next_ids.first(static_cast<std::size_t>(rows));
@@ -131,12 +134,12 @@ void Model::mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_i
     const std::int64_t layer = config().n_layers + static_cast<std::int64_t>(j);
     Tap tap_j = tap.in("mtp", static_cast<std::int64_t>(j));
     tap_j.bind("s", rows);
-    const Mat x = mtp_input(config(), mtp_[j], streams.topRows(rows), embed(ids), tap_j);
+    const Mat x = mtp_input(config(), mtp_[j], streams.topRows(rows), embed(ids), tap_j, round);
     const Block block{config(), layer, mtp_[j].block,
-                      config().ratio(layer) == 0 ? plain_ : compressed_};
+                      config().ratio(layer) == 0 ? plain_ : compressed_, round};
     const Mat y =
         block.forward(x, start, ids, cache.blocks[static_cast<std::size_t>(layer)], tap_j);
-    head(y, mtp_[j].hc_head, mtp_[j].norm, start, ids, logits_at, tap_j);
+    head(y, mtp_[j].hc_head, mtp_[j].norm, start, ids, logits_at, tap_j, round);
   }
 }
 

@@ -20,6 +20,7 @@ struct ForwardOptions {
   bool mtp = false;
   std::vector<std::int64_t> logits_at;  // absolute positions; empty: the last one of the call
   std::optional<Mat> streams;  // X[s, n*d] that enters first_layer, instead of the embedding
+  Perturbation perturbation;   // official numerics: of roundings that no tap shows
 };
 
 struct Output {
@@ -32,7 +33,8 @@ struct Output {
 class Model {
  public:
   // Loads the blocks up to last_layer (-1: all, with MTP). The checkpoint must outlive the model.
-  explicit Model(const Checkpoint& checkpoint, std::int64_t last_layer = -1);
+  explicit Model(const Checkpoint& checkpoint, std::int64_t last_layer = -1,
+                 Rounding rounding = Rounding::exact);
 
   const ModelConfig& config() const { return checkpoint_.config(); }
   KvCache new_cache() const { return KvCache(config()); }
@@ -47,13 +49,15 @@ class Model {
   Mat embed(std::span<const std::int32_t> ids) const;
   Row head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm, std::int64_t start,
            std::span<const std::int32_t> next_ids, const std::vector<std::int64_t>& logits_at,
-           Tap tap) const;
+           Tap tap, const Round& round) const;
   void log_probabilities(const Mat& y, std::span<const std::int32_t> next_ids,
                          const Tap& tap) const;
   void mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_ids, std::int64_t start,
-           const std::vector<std::int64_t>& logits_at, KvCache& cache, const Tap& tap) const;
+           const std::vector<std::int64_t>& logits_at, KvCache& cache, const Tap& tap,
+           const Round& round) const;
 
   const Checkpoint& checkpoint_;
+  Rounding rounding_;
   Row plain_;       // rope frequencies of ratio 0
   Row compressed_;  // and of every other ratio
   Weight embed_, head_;

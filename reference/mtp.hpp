@@ -5,6 +5,7 @@
 #pragma once
 
 #include "reference/block.hpp"
+#include "reference/rounding.hpp"
 
 namespace dsv4::reference {
 
@@ -23,6 +24,6 @@ MtpWeights load_mtp(const Checkpoint& checkpoint, std::int64_t index);
 // Xh[j] = h_proj RMSNorm(X[j]) + e_proj RMSNorm(e): the input of the block. streams X[s, n*d], e[s,
 // d] -> [s, n*d].
 Mat mtp_input(const ModelConfig& config, const MtpWeights& w, const ConstMatRef& streams,
-              const ConstMatRef& e, const Tap& tap);
+              const ConstMatRef& e, const Tap& tap, const Round& round = {});
 
 }  // namespace dsv4::reference

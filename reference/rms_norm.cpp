@@ -11,13 +11,17 @@ Mat rms_norm(const ConstMatRef& x, const Row& weight, Real eps) {
   return inverse_rms(x, eps).asDiagonal() * x * weight.asDiagonal();
 }
 
-Mat rms_norm_heads(const ConstMatRef& x, Index heads, Real eps) {
+Stored rms_norm_heads(const ConstMatRef& x, Index heads, Real eps, const Round& round) {
   // [s, h*c] and [s*h, c] are the same bytes in row-major order.
   const Index c = x.cols() / heads;
   const Mat contiguous = x;
   const Eigen::Map<const Mat> by_head(contiguous.data(), x.rows() * heads, c);
-  const Mat y = inverse_rms(by_head, eps).asDiagonal() * by_head;
-  return Eigen::Map<const Mat>(y.data(), x.rows(), x.cols());
+  const Mat mean = round.bf16_inside(by_head.cwiseAbs2()).rowwise().mean();
+  const Mat stored = round.bf16_inside(mean, [&] { return Mat(static_cast<Real>(c) * mean); });
+  const Mat rsqrt = round.bf16_inside(stored.array() + round.fp32(eps)).array().rsqrt();
+  const Mat factor = round.bf16_inside(rsqrt, [&] { return Mat(4 * rsqrt); });
+  const Mat y = factor.col(0).asDiagonal() * by_head;
+  return round.bf16(Eigen::Map<const Mat>(y.data(), x.rows(), x.cols()), Inside::roundings);
 }
 
 }  // namespace dsv4::reference

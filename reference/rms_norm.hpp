@@ -4,6 +4,7 @@
 #pragma once
 
 #include "core/tensor.hpp"
+#include "reference/rounding.hpp"
 
 namespace dsv4::reference {
 
@@ -14,7 +15,8 @@ Eigen::Matrix<Real, Eigen::Dynamic, 1> inverse_rms(const ConstMatRef& x, Real ep
 Mat rms_norm(const ConstMatRef& x, const Row& weight, Real eps);
 
 // Every head of x[s, heads * c] by its own root mean square, without a weight.
-// Official: Attention.forward, q *= rsqrt(...); paper section 2.3.3.
-Mat rms_norm_heads(const ConstMatRef& x, Index heads, Real eps);
+// Official: Attention.forward, q *= rsqrt(...), where each operation stores BF16; paper section
+// 2.3.3.
+Stored rms_norm_heads(const ConstMatRef& x, Index heads, Real eps, const Round& round = {});
 
 }  // namespace dsv4::reference

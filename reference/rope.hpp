@@ -8,6 +8,7 @@
 
 #include "core/config.hpp"
 #include "core/tensor.hpp"
+#include "reference/rounding.hpp"
 
 namespace dsv4::reference {
 
@@ -15,7 +16,8 @@ namespace dsv4::reference {
 // Ratio 0: base rope_theta, plain. Any other ratio: base compress_rope_theta with YaRN
 // interpolation, for everything in that layer: queries, window and compressed keys, indexer, and
 // the inverse rotation.
-Row rope_frequencies(const ModelConfig& config, std::int64_t ratio);
+// Official numerics: every operation in float32, and so is the angle below; its sine is not.
+Row rope_frequencies(const ModelConfig& config, std::int64_t ratio, const Round& round = {});
 
 // Row i of a tensor stands at position first + i * step.
 struct Positions {
@@ -28,6 +30,6 @@ enum class Rotation { forward, inverse };
 
 // x[s, heads * c] -> the same shape, last 2 * frequencies.size() dims of every head rotated.
 Mat rope(const ConstMatRef& x, Index heads, const Row& frequencies, Positions at,
-         Rotation r = Rotation::forward);
+         Rotation r = Rotation::forward, const Round& round = {});
 
 }  // namespace dsv4::reference

@@ -70,7 +70,7 @@ TEST(RmsNormHeads, NormalisesEachHeadByItself) {
   // sqrt(3.75).
   const Mat x{{3, 4, 0.5, 0.5}};
 
-  const Mat y = rms_norm_heads(x, 2, 3.5);
+  const Mat y = rms_norm_heads(x, 2, 3.5).value;
 
   const Real other = 0.5 / std::sqrt(Real(3.75));
   EXPECT_TRUE(within(y, Mat{{0.75, 1, other, other}}, 4 * kUnit));
@@ -81,7 +81,7 @@ TEST(RmsNormHeads, EqualsTheWeightlessNormOfEachHead) {
   const Index c = 10;
   const Mat x = random_matrix(4, heads * c, "x");
 
-  const Mat y = rms_norm_heads(x, heads, 1e-6);
+  const Mat y = rms_norm_heads(x, heads, 1e-6).value;
 
   for (Index h = 0; h < heads; ++h) {
     const Mat expected = twin(x.middleCols(h * c, c), Row::Ones(c), 1e-6);
