@@ -7,6 +7,8 @@
 #include <fmt/ranges.h>
 #include <map>
 
+#include "core/taps.hpp"
+
 namespace dsv4::conformance {
 namespace {
 
@@ -176,6 +178,8 @@ std::string to_text(const Report& report, const ModelConfig& config, const TextS
   }
   std::int64_t replays = 0, inherited = 0, behind = 0, elements = 0, equal = 0;
   for (const Result& r : report.results) {
+    const auto m = find_tap(r.tap, static_cast<int>(config.n_layers));
+    if (!m || m->info->dtype != "bf16") continue;
     elements += r.elements;
     equal += r.equal;
     replays += r.replays;
@@ -183,8 +187,8 @@ std::string to_text(const Report& report, const ModelConfig& config, const TextS
     behind += r.behind_choices;
   }
   if (report.rounding == "official" && elements > 0) {
-    fmt::format_to(out, "  {} of {} values are equal bit for bit ({:.4f} %)\n", equal, elements,
-                   100 * static_cast<double>(equal) / static_cast<double>(elements));
+    fmt::format_to(out, "  {} of {} BF16 values are equal bit for bit ({:.4f} %)\n", equal,
+                   elements, 100 * static_cast<double>(equal) / static_cast<double>(elements));
   }
   if (behind > 0) {
     fmt::format_to(out,

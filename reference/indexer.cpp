@@ -68,20 +68,34 @@ Mat score_error(const Queries& in, Index heads, const ConstMatRef& keys) {
 }  // namespace
 
 IntMat top_k(const ConstMatRef& scores, Index k) {
+  struct Candidate {
+    Real score;
+    std::int32_t index;
+  };
+  const auto better = [](const Candidate& a, const Candidate& b) { return a.score > b.score; };
   const Index width = std::min(k, scores.cols());
   IntMat chosen = IntMat::Constant(scores.rows(), width, -1);
-  std::vector<std::int32_t> order;
+  if (width == 0) return chosen;
+  std::vector<Candidate> row(static_cast<std::size_t>(scores.cols()));
+  const auto last = row.begin() + width - 1;
   for (Index i = 0; i < scores.rows(); ++i) {
-    order.clear();
     for (Index t = 0; t < scores.cols(); ++t) {
-      if (scores(i, t) > kMinusInf) order.push_back(static_cast<std::int32_t>(t));
+      const Real s = scores(i, t);
+      row[static_cast<std::size_t>(t)] = {std::isnan(s) ? kMinusInf : s,
+                                          static_cast<std::int32_t>(t)};
     }
-    const auto count = std::min<std::ptrdiff_t>(width, std::ssize(order));
-    std::partial_sort(order.begin(), order.begin() + count, order.end(),
-                      [&](std::int32_t a, std::int32_t b) {
-                        return scores(i, a) != scores(i, b) ? scores(i, a) > scores(i, b) : a < b;
-                      });
-    std::copy_n(order.begin(), count, chosen.row(i).data());
+    // Which of several equal scores is taken, and in which order, is free. These are the steps of
+    // PyTorch's topk on a CPU, so that the official code run there falls on the same side.
+    if (width * 64 <= scores.cols()) {
+      std::partial_sort(row.begin(), last + 1, row.end(), better);
+    } else {
+      std::nth_element(row.begin(), last, row.end(), better);
+      std::sort(row.begin(), last, better);
+    }
+    Index count = 0;
+    for (auto c = row.begin(); c <= last; ++c) {
+      if (c->score > kMinusInf) chosen(i, count++) = c->index;
+    }
   }
   return chosen;
 }

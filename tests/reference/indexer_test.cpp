@@ -75,18 +75,35 @@ TEST(TopK, IsNoWiderThanTheScores) {
   EXPECT_EQ(top_k(Mat(3, 0), 9).cols(), 0);
 }
 
-TEST(TopK, EqualsAStableSort) {
+TEST(TopK, HasTheScoresOfASort) {
   Mat scores = (random_matrix(20, 31, "scores") * 3).array().round();  // many ties
 
   const IntMat chosen = top_k(scores, 11);
 
   for (Index i = 0; i < scores.rows(); ++i) {
-    std::vector<int> order(31);
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int a, int b) { return scores(i, a) > scores(i, b); });
-    for (Index k = 0; k < 11; ++k) EXPECT_EQ(chosen(i, k), order[static_cast<std::size_t>(k)]);
+    std::vector<Real> order(scores.row(i).begin(), scores.row(i).end());
+    std::sort(order.begin(), order.end(), std::greater<>());
+    for (Index k = 0; k < 11; ++k)
+      EXPECT_EQ(scores(i, chosen(i, k)), order[static_cast<std::size_t>(k)]);
+    std::vector<std::int32_t> once(chosen.row(i).begin(), chosen.row(i).end());
+    std::sort(once.begin(), once.end());
+    EXPECT_EQ(std::adjacent_find(once.begin(), once.end()), once.end());
   }
+}
+
+// From torch.topk on a CPU (PyTorch 2.15): more candidates than 64 k, and fewer.
+TEST(TopK, TiesFallAsInTheOfficialCodeOnACpu) {
+  Mat few(1, 200), many(1, 24), masked(1, 40);
+  for (Index i = 0; i < 200; ++i) few(0, i) = static_cast<Real>(i * 7919 % 4);
+  for (Index i = 0; i < 24; ++i) many(0, i) = static_cast<Real>((i * 7919 + i * i) % 4);
+  for (Index i = 0; i < 40; ++i)
+    masked(0, i) = i % 5 == 4 ? -INFINITY : static_cast<Real>(i * i * 31 % 3);
+
+  EXPECT_EQ(top_k(few, 3), (IntMat{{9, 1, 5}}));
+  EXPECT_EQ(top_k(many, 9), (IntMat{{23, 15, 14, 18, 11, 10, 19, 2, 3}}));
+  EXPECT_EQ(top_k(masked, 33),
+            (IntMat{{38, 7,  8, 5,  10, 11, 2,  13, 16, 17, 20, 23, 25, 22, 26, 28, 31,
+                     32, 35, 1, 37, 18, 21, 27, 12, 6,  30, 33, 3,  36, 0,  15, -1}}));
 }
 
 TEST(TopKMargin, IsTheGapBetweenLastChosenAndFirstRejected) {
