@@ -20,10 +20,10 @@ class ReferenceBackend : public conformance::Backend {
   void run(const conformance::Case& request, Tap tap) override {
     // Loading is cheap (weights stay mapped), but an ensemble runs the same case many times.
     if (!model_ || loaded_ != request.checkpoint || last_layer_ != request.last_layer ||
-        rounding_ != request.rounding) {
+        !same(request.numerics)) {
       model_ = std::make_unique<reference::Model>(*request.checkpoint, request.last_layer,
-                                                  request.rounding);
-      rounding_ = request.rounding;
+                                                  request.numerics);
+      numerics_ = request.numerics;
       loaded_ = request.checkpoint;
       last_layer_ = request.last_layer;
     }
@@ -34,17 +34,21 @@ class ReferenceBackend : public conformance::Backend {
       options.first_layer = request.first_layer;
       options.last_layer = request.last_layer;
       options.logits_at = call.logits_at;
-      options.perturbation = request.perturbation;
+      options.perturbation = request.numerics.perturbation;
       if (request.streams) options.streams = request.streams(call);
       model_->forward(request.ids, call.end, cache, tap, options);
     }
   }
 
  private:
+  bool same(const Numerics& n) const {
+    return n.rounding == numerics_.rounding && n.arithmetic == numerics_.arithmetic;
+  }
+
   std::unique_ptr<reference::Model> model_;
   const Checkpoint* loaded_ = nullptr;
   std::int64_t last_layer_ = -1;
-  Rounding rounding_ = Rounding::exact;
+  Numerics numerics_;
 };
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "cli/options.hpp"
 #include "cli/recorder.hpp"
 #include "cli/terminal.hpp"
+#include "core/arithmetic.hpp"
 #include "core/error.hpp"
 #include "core/weights.hpp"
 #include "golden/trace_file.hpp"
@@ -20,8 +21,8 @@ namespace dsv4::cli {
 namespace {
 
 struct TraceOptions {
-  std::string model, ids, ids_file, chunks, layers, rounding = "exact", backend = "reference",
-                                                    output;
+  std::string model, ids, ids_file, chunks, layers, rounding = "exact", arith,
+                                                    backend = "reference", output;
   std::int64_t random = 0, prefill = 0, decode = 0;
   std::uint64_t seed = 0;
   std::vector<std::string> taps;
@@ -60,6 +61,7 @@ std::vector<std::int64_t> call_lengths(const TraceOptions& o, std::int64_t ids) 
 golden::TraceAttributes attributes(const TraceOptions& o, const Checkpoint& checkpoint) {
   golden::TraceAttributes a;
   a.rounding = o.rounding;
+  a.arith = o.arith;
   a.config_json = checkpoint.config_json();
   a.producer = sizeof(Real) == sizeof(double) ? "dsv4 reference" : "dsv4 reference, long double";
   a.producer_revision = DSV4_VERSION;
@@ -96,7 +98,14 @@ int run(const TraceOptions& o) {
   request.checkpoint = &checkpoint;
   request.ids = ids_of(o, config);
   request.mtp = o.mtp;
-  request.rounding = rounding;
+  request.numerics.rounding = rounding;
+  if (!o.arith.empty()) {
+    if (rounding == Rounding::exact) {
+      throw UsageError(fmt::format("--arith {}: exact numerics have no rounding sites", o.arith),
+                       "add --rounding official");
+    }
+    request.numerics.arithmetic = std::make_shared<Arithmetic>(load_arithmetic(o.arith));
+  }
   std::int64_t at = 0;
   for (const std::int64_t n : call_lengths(o, std::ssize(request.ids))) {
     request.calls.push_back({at, at + n});
@@ -171,6 +180,9 @@ void add_trace(CLI::App& app, int& exit_code) {
                 "exact: float64 throughout; official: rounded where the official code stores "
                 "BF16, FP8, FP4")
       ->capture_default_str();
+  c->add_option("--arith", o->arith,
+                "With --rounding official: a bundled arithmetic (fp8-indexer, w4a16-experts, "
+                "bf16-kv, fp32) or a JSON file that says what to do at which site");
   c->add_option("--backend", o->backend, "reference")->capture_default_str();
   c->add_option("--layers", o->layers, "Run layers 0…b, record a…b: a-b");
   c->add_option("--taps", o->taps, "Record only taps that match this glob; * crosses dots; repeats")

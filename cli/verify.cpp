@@ -9,13 +9,15 @@
 #include "cli/terminal.hpp"
 #include "conformance/report.hpp"
 #include "conformance/runner.hpp"
+#include "core/arithmetic.hpp"
 #include "core/error.hpp"
 
 namespace dsv4::cli {
 namespace {
 
 struct Options {
-  std::string trace, model, mode = "local", rounding, backend = "reference", layers, rows, chunks;
+  std::string trace, model, mode = "local", rounding, arith, backend = "reference", layers, rows,
+                            chunks;
   std::vector<std::string> taps, require;
   std::int64_t call = -1;
   bool json = false, quiet = false, every_call = false;
@@ -45,6 +47,20 @@ conformance::VerifyOptions verify_options(const Options& o, const ModelConfig& c
   return v;
 }
 
+// What the port declares that it does on purpose: the option, else the trace's attribute.
+std::shared_ptr<const Arithmetic> declared_arithmetic(const Options& o, const std::string& rounding,
+                                                      const std::string& of_trace) {
+  const std::string& name = o.arith.empty() ? of_trace : o.arith;
+  if (name.empty()) return nullptr;
+  if (rounding != "official") {
+    if (o.arith.empty()) return nullptr;
+    throw UsageError(
+        fmt::format("--arith {}: {} is a trace in exact numerics", name, o.trace),
+        "a declared arithmetic says what happens at the rounding sites of official numerics");
+  }
+  return std::make_shared<Arithmetic>(load_arithmetic(name));
+}
+
 int run(const Options& o) {
   const golden::TraceFile trace(o.trace);
   const std::string declared =
@@ -57,6 +73,7 @@ int run(const Options& o) {
   const Checkpoint checkpoint = Checkpoint::open(o.model);
   for (const auto& w : checkpoint.warnings()) say(o.quiet, "warning: {}", w);
   auto options = verify_options(o, checkpoint.config());
+  options.arithmetic = declared_arithmetic(o, declared, trace.attributes().arith);
   const auto backend = make_backend(o.backend);
   Progress progress("verify", 100, "%", o.quiet);
   options.progress = [&](double fraction) { progress.update(100 * fraction); };
@@ -86,6 +103,9 @@ void add_verify(CLI::App& app, int& exit_code) {
       ->check(CLI::IsMember({"local", "chained"}))
       ->capture_default_str();
   c->add_option("--rounding", o->rounding, "exact or official (default: what the trace declares)");
+  c->add_option("--arith", o->arith,
+                "What the port does on purpose at the rounding sites: a bundled name (fp8-indexer, "
+                "w4a16-experts, bf16-kv, fp32, official) or a JSON file");
   c->add_option("--backend", o->backend, "reference")->capture_default_str();
   c->add_option("--taps", o->taps, "Judge only taps that match this glob; * crosses dots; repeats")
       ->take_all()

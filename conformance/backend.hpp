@@ -35,8 +35,7 @@ struct Case {
   std::int64_t last_layer = -1;  // -1: all, then head
   // X[s, n*d] entering first_layer, when that is not the embedding.
   std::function<Mat(const Call&)> streams;
-  Rounding rounding = Rounding::exact;
-  Perturbation perturbation;  // of roundings that no tap shows, in the runs of an ensemble
+  Numerics numerics;
 };
 
 struct Support {

@@ -170,7 +170,7 @@ void Comparer::shake(const std::string& tap, std::int64_t key, const Ours& ours)
     const double share = 2 * rng.uniform(static_cast<std::uint64_t>(key) * width + c) - 1;
     const Real error = static_cast<Real>(share * perturbation_.unit) * ours.scale[c];
     const Real before = ours.before.empty() ? ours.values[c] : ours.before[c];
-    ours.values[c] = on_grid(ours.grid, before + error);
+    ours.values[c] = stored(ours.grid, before + error);
   }
 }
 
@@ -313,7 +313,7 @@ void Comparer::on_state(const TapMatch& m, TapEvent& event) {
                      [](Real v) { return 2 * std::abs(v); });
     const RowRef ref{slot, r};
     if (selection_.accepts(tap, slot->call, call_.end - 1)) {
-      judge_row(ref, origin, call_.end - 1, {ours, {}, Grid::none, false, scale});
+      judge_row(ref, origin, call_.end - 1, {ours, {}, Format::none, false, scale});
     }
     if (mode_ == Mode::local && !origin.single) std::copy(b.begin(), b.end(), ours.begin());
   }

@@ -110,7 +110,7 @@ class Comparer : public TapSink {
   struct Ours {
     std::span<Real> values;
     std::span<const Real> before;  // rounding; empty: not rounded
-    Grid grid = Grid::none;
+    Format grid = Format::none;
     bool composite = false;       // rounded inside the stage too
     std::span<const Real> scale;  // E of the stage; empty: exact
   };

@@ -134,6 +134,7 @@ ordered_json to_json(const Report& report) {
     if (!f->reason.empty()) j["first_difference"]["reason"] = f->reason;
   }
   j["notes"] = report.notes;
+  j["declared"] = report.declared;
   j["seconds"] = {{"compute", report.seconds_compute},
                   {"compare", report.seconds_compare},
                   {"read", report.seconds_read}};
@@ -196,6 +197,7 @@ std::string to_text(const Report& report, const ModelConfig& config, const TextS
                    "perturbed runs do\n",
                    behind);
   }
+  for (const auto& line : report.declared) fmt::format_to(out, "  declared deviation: {}\n", line);
   if (replays > 0)
     fmt::format_to(
         out,

@@ -8,6 +8,7 @@
 
 #include "conformance/findings.hpp"
 #include "conformance/same_model.hpp"
+#include "core/arithmetic.hpp"
 #include "core/error.hpp"
 
 namespace dsv4::conformance {
@@ -47,6 +48,17 @@ std::function<Mat(const Call&)> streams_from(TraceTable& table, const ModelConfi
     }
     return x;
   };
+}
+
+// The sites at which a port does not do what the official code does, and says so.
+std::vector<std::string> declared_deviations(const Arithmetic& arithmetic) {
+  std::vector<std::string> out;
+  for (const RoundingSite& site : rounding_sites()) {
+    const Format format = arithmetic.at(site.name, site.format);
+    if (format == site.format) continue;
+    out.push_back(fmt::format("{}: {} instead of {}", site.name, name(format), name(site.format)));
+  }
+  return out;
 }
 
 double coarsest_unit(TraceTable& table) {
@@ -118,7 +130,9 @@ Report verify(const golden::TraceFile& trace, const Checkpoint& checkpoint, Back
   request.checkpoint = &checkpoint;
   request.ids = ids_of(trace, config);
   request.calls = plan_calls(table, options.chunks);
-  request.rounding = parse_rounding(report.rounding, report.trace);
+  request.numerics.rounding = parse_rounding(report.rounding, report.trace);
+  request.numerics.arithmetic = options.arithmetic;
+  if (options.arithmetic) report.declared = declared_deviations(*options.arithmetic);
   request.mtp = config.n_mtp_layers > 0 && table.exposes_prefix("mtp.");
   request.first_layer = options.first_layer;
   request.last_layer = options.last_layer;
@@ -138,8 +152,8 @@ Report verify(const golden::TraceFile& trace, const Checkpoint& checkpoint, Back
     meter.extend(tokens * options.ensemble);
     for (int member = 1; member <= options.ensemble; ++member) {
       Comparer shaken(table, config, options.mode, options.selection, unit);
-      request.perturbation = {static_cast<std::uint64_t>(member), unit};
-      shaken.perturb(request.perturbation, judge);
+      request.numerics.perturbation = {static_cast<std::uint64_t>(member), unit};
+      shaken.perturb(request.numerics.perturbation, judge);
       run_once(backend, request, shaken, meter, options.first_layer);
       judge.absorb(shaken);
     }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct VerifyOptions {
   std::int64_t last_layer = -1;
   std::vector<std::string> require;  // globs of taps that must be in the trace
   int ensemble = 16;
+  std::shared_ptr<const Arithmetic> arithmetic;   // of the port, by design; null: the official one
   std::function<void(double fraction)> progress;  // 0 … 1 of the expected work
 };
 

@@ -44,12 +44,10 @@ double stage_bound(const Precision& p, double scale, double value, double magnit
   return held + p.store * std::abs(value);
 }
 
-double stored_bound(Grid grid, double before, double error, double value, double theirs) {
-  const auto stored = [&](double x) {
-    return static_cast<double>(on_grid(grid, static_cast<Real>(x)));
-  };
-  return theirs > value ? std::max(0.0, stored(before + error) - value)
-                        : std::max(0.0, value - stored(before - error));
+double stored_bound(Format grid, double before, double error, double value, double theirs) {
+  const double reach = theirs > value ? before + error : before - error;
+  const auto left = static_cast<double>(stored(grid, static_cast<Real>(reach)));
+  return std::max(0.0, theirs > value ? left - value : value - left);
 }
 
 double span_bound(const Precision& p, double value, double magnitude) {

@@ -36,7 +36,7 @@ constexpr double kCeiling = 1e-12;
 double stage_bound(const Precision& p, double scale, double value, double magnitude);
 // How far from `value`, on the side of `theirs`, a store on this grid can leave an element whose
 // value before rounding errs by `error`.
-double stored_bound(Grid grid, double before, double error, double value, double theirs);
+double stored_bound(Format grid, double before, double error, double value, double theirs);
 // Bound of one element in a span of several stages in fp64: the ceiling alone.
 double span_bound(const Precision& p, double value, double magnitude);
 

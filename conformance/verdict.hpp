@@ -53,6 +53,7 @@ struct Report {
   std::string mode, rounding, trace, model, backend;
   std::vector<Result> results;  // in the order of the forward pass, call by call
   std::vector<std::string> notes;
+  std::vector<std::string> declared;  // deviations that the port declares (--arith)
   double seconds_compute = 0, seconds_compare = 0, seconds_read = 0;
   std::int64_t bytes_compared = 0;
 

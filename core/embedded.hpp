@@ -10,6 +10,12 @@ namespace dsv4 {
 // pro_inference. "" for any other name.
 std::string_view official_config(std::string_view name);
 
+// One of core/arithmetics, without .json; "" for any other name.
+std::string_view bundled_arithmetic(std::string_view name);
+
+// core/sites.tsv.
+std::string_view sites_tsv();
+
 // core/taps.tsv.
 std::string_view taps_tsv();
 

@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string_view>
 
 #include "core/tensor.hpp"
 
 namespace dsv4 {
+
+struct Arithmetic;  // core/arithmetic.hpp
 
 // exact: float64, nothing is rounded on purpose. official: rounded exactly where the official code
 // stores BF16, FP8 or FP4, float64 between those places.
@@ -17,17 +20,20 @@ std::string_view name(Rounding rounding);
 // Throws UsageError; `where` says who asks. Empty text means exact.
 Rounding parse_rounding(std::string_view text, std::string_view where);
 
-// The numbers that a stored value can take.
-enum class Grid : std::uint8_t { none, bf16 };
+// What a site rounds to. The FP formats carry one power-of-two scale per so many values.
+enum class Format : std::uint8_t { none, fp32, bf16, fp8_1x128, fp8_1x64, fp4_1x32 };
 
-// The number of the grid that a store leaves. Monotonic in x.
-Real on_grid(Grid grid, Real x);
+std::string_view name(Format format);  // as in core/sites.tsv: "fp8_1x128"
+Format parse_format(std::string_view text, std::string_view where);  // throws UsageError
+
+// The value that a store in fp32 or bf16 leaves; x itself for every other format. Monotonic in x.
+Real stored(Format format, Real x);
 
 // A value as it is stored, with what is needed to judge somebody else's: the value before rounding.
 struct Stored {
   Mat value;
   Mat before = {};  // as `value`, not rounded; empty: nothing was rounded
-  Grid grid = Grid::none;
+  Format grid = Format::none;
   bool composite = false;  // other values were rounded inside the stage, and nobody sees them
 };
 
@@ -35,6 +41,13 @@ struct Stored {
 struct Perturbation {
   std::uint64_t seed = 0;  // 0: none
   double unit = 0;         // unit roundoff of the arithmetic that is imitated
+};
+
+// Everything that says how a model is computed.
+struct Numerics {
+  Rounding rounding = Rounding::exact;
+  std::shared_ptr<const Arithmetic> arithmetic = {};  // null: the official one
+  Perturbation perturbation = {};                     // of roundings that no tap shows
 };
 
 }  // namespace dsv4

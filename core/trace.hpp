@@ -38,7 +38,7 @@ struct TapEvent {
   std::span<Real> values;               // row-major; a sink may overwrite them
   const ErrorScale& error;              // empty: the stage is exact
   std::int64_t position = -1;           // absolute position of a tensor without a row axis (logits)
-  Grid grid = Grid::none;               // what the values were rounded to
+  Format grid = Format::none;           // what the values were rounded to
   std::span<const Real> before = {};    // the values before that; empty: not rounded
   bool composite = false;               // roundings inside the stage, which `error` does not know
 };

@@ -150,8 +150,9 @@ HeadOutput core_attention(const ConstMatRef& q, const ConstMatRef& raw, const Co
     const Mat p = (z_block.colwise() - m).array().exp();
     denominator = denominator.array() * shrink + p.rowwise().sum().array();
     // Values meet probabilities in BF16; the denominator adds them up unrounded.
-    const Mat stored = round.bf16_inside(
-        p, [&] { return Mat(p.array() * (2 * score_error(q, e_block, heads).array() + 4)); });
+    const Mat stored = round.bf16_inside("attn.o.p", p, [&] {
+      return Mat(p.array() * (2 * score_error(q, e_block, heads).array() + 4));
+    });
     o = ((o.array().colwise() * shrink).matrix() + stored * e_block).eval();
   }
   denominator.array() += (sink.transpose() - m).array().exp();
@@ -180,30 +181,33 @@ Mat attention(const ModelConfig& config, std::int64_t layer, const AttentionWeig
   tap.bind("u", std::min<Index>(window, start + s));
 
   // Queries: low-rank, normalised as a vector, then each head by itself, then rotated.
-  const Mat x8 = round.e4m3(x, 128);
-  const Mat q_a = tap("wq_a.out[s,q]", round.bf16(linear(x8, w.wq_a)),
+  const Mat x8 = round.e4m3("attn.wq_a.in", x, 128);
+  const Mat q_a = tap("wq_a.out[s,q]", round.bf16("attn.wq_a.out", linear(x8, w.wq_a)),
                       [&] { return error::linear(x8, w.wq_a); });
-  const Mat qr = tap("qr[s,q]", round.bf16(rms_norm(q_a, w.q_norm, eps)),
+  const Mat qr = tap("qr[s,q]", round.bf16("attn.qr", rms_norm(q_a, w.q_norm, eps)),
                      [&] { return error::rms_norm(rms_norm(q_a, w.q_norm, eps), q_a.cols()); });
-  const Mat qr8 = round.e4m3(qr, 128);
-  const Mat q_b = tap("wq_b.out[s,h,c]", round.bf16(linear(qr8, w.wq_b)),
+  const Mat qr8 = round.e4m3("attn.wq_b.in", qr, 128);
+  const Mat q_b = tap("wq_b.out[s,h,c]", round.bf16("attn.wq_b.out", linear(qr8, w.wq_b)),
                       [&] { return error::linear(qr8, w.wq_b); });
   const Mat q_normed = tap("q_normed[s,h,c]", rms_norm_heads(q_b, heads, eps, round), [&] {
     return error::rms_norm(rms_norm_heads(q_b, heads, eps).value, c);
   });
   const Mat q =
-      tap("q[s,h,c]", round.bf16(rope(q_normed, heads, frequencies, at, Rotation::forward, round)),
+      tap("q[s,h,c]",
+          round.bf16("attn.q", rope(q_normed, heads, frequencies, at, Rotation::forward, round)),
           [&] { return error::rope(q_normed, heads, frequencies, at); });
 
   // The shared key/value: the value is the rotated vector too.
-  const Mat kv_a =
-      tap("wkv.out[s,c]", round.bf16(linear(x8, w.wkv)), [&] { return error::linear(x8, w.wkv); });
-  const Mat kv_normed = tap("kv_normed[s,c]", round.bf16(rms_norm(kv_a, w.kv_norm, eps)),
-                            [&] { return error::rms_norm(rms_norm(kv_a, w.kv_norm, eps), c); });
+  const Mat kv_a = tap("wkv.out[s,c]", round.bf16("attn.wkv.out", linear(x8, w.wkv)),
+                       [&] { return error::linear(x8, w.wkv); });
+  const Mat kv_normed =
+      tap("kv_normed[s,c]", round.bf16("attn.kv_normed", rms_norm(kv_a, w.kv_norm, eps)),
+          [&] { return error::rms_norm(rms_norm(kv_a, w.kv_norm, eps), c); });
   const Mat kv_roped = tap(
-      "kv_roped[s,c]", round.bf16(rope(kv_normed, 1, frequencies, at, Rotation::forward, round)),
+      "kv_roped[s,c]",
+      round.bf16("attn.kv_roped", rope(kv_normed, 1, frequencies, at, Rotation::forward, round)),
       [&] { return error::rope(kv_normed, 1, frequencies, at); });
-  const Mat kv = tap("kv[s,c]", round.e4m3(kv_roped, 64, c - 2 * frequencies.size()));
+  const Mat kv = tap("kv[s,c]", round.e4m3("attn.kv", kv_roped, 64, c - 2 * frequencies.size()));
 
   // Raw rows in sight of this call: what the ring still holds, then this call's own.
   const std::int64_t oldest = std::max<std::int64_t>(0, start - window + 1);
@@ -249,18 +253,20 @@ Mat attention(const ModelConfig& config, std::int64_t layer, const AttentionWeig
         q, sights, heads, o_error, lse_error);
   };
   if (tap.wants("lse")) tap("lse[s,h]", lse, [&] { return errors(), lse_error; });
-  o = tap("o[s,h,c]", round.bf16(std::move(o), Inside::roundings),
+  o = tap("o[s,h,c]", round.bf16("attn.o", std::move(o), Inside::roundings),
           [&] { return errors(), o_error; });
 
   // The value was rotated by its own position; turning the output back by the query's leaves
   // relative positions.
-  const Mat o_derotated = tap("o_derotated[s,h,c]",
-                              round.bf16(rope(o, heads, frequencies, at, Rotation::inverse, round)),
-                              [&] { return error::rope(o, heads, frequencies, at); });
-  const Mat o_lora = tap("o_lora[s,g,r]", round.bf16(grouped(config, o_derotated, w.wo_a, linear)),
-                         [&] { return grouped(config, o_derotated, w.wo_a, error::linear); });
-  const Mat o_lora8 = round.e4m3(o_lora, 128);
-  return tap("out[s,d]", round.bf16(linear(o_lora8, w.wo_b)),
+  const Mat o_derotated =
+      tap("o_derotated[s,h,c]",
+          round.bf16("attn.o_derotated", rope(o, heads, frequencies, at, Rotation::inverse, round)),
+          [&] { return error::rope(o, heads, frequencies, at); });
+  const Mat o_lora =
+      tap("o_lora[s,g,r]", round.bf16("attn.o_lora", grouped(config, o_derotated, w.wo_a, linear)),
+          [&] { return grouped(config, o_derotated, w.wo_a, error::linear); });
+  const Mat o_lora8 = round.e4m3("attn.wo_b.in", o_lora, 128);
+  return tap("out[s,d]", round.bf16("attn.out", linear(o_lora8, w.wo_b)),
              [&] { return error::linear(o_lora8, w.wo_b); });
 }
 // [/docs:attention]

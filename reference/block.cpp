@@ -66,7 +66,7 @@ MoeWeights load_moe(const Checkpoint& c, const std::string& prefix, bool hashed)
 }
 
 Mat normed(const Round& round, const Mat& x, const Row& weight, Real eps, const Tap& tap) {
-  return tap("out[s,d]", round.bf16(rms_norm(x, weight, eps)),
+  return tap("out[s,d]", round.bf16("sublayer_norm.out", rms_norm(x, weight, eps)),
              [&] { return error::rms_norm(rms_norm(x, weight, eps), x.cols()); });
 }
 

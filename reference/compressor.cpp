@@ -82,23 +82,24 @@ void compress(const ModelConfig& config, std::int64_t ratio, const CompressorWei
   if (entries == 0) return;
 
   pooled = tap("pooled" + axes, std::move(pooled), [&] { return pooled_errors; });
-  const Mat stored = round.bf16(pooled).value;
-  const Mat normed =
-      tap("normed" + axes, round.bf16(rms_norm(stored, w.norm, config.norm_eps)),
-          [&] { return error::rms_norm(rms_norm(stored, w.norm, config.norm_eps), c); });
+  const Mat stored = round.bf16("compressor.pooled", pooled).value;
+  const Mat normed = tap(
+      "normed" + axes, round.bf16("compressor.normed", rms_norm(stored, w.norm, config.norm_eps)),
+      [&] { return error::rms_norm(rms_norm(stored, w.norm, config.norm_eps), c); });
   // An entry stands at the first token of its group.
   const Positions at{first_entry * ratio, ratio};
-  const Mat roped =
-      tap("roped" + axes, round.bf16(rope(normed, 1, frequencies, at, Rotation::forward, round)),
-          [&] { return error::rope(normed, 1, frequencies, at); });
+  const Mat roped = tap(
+      "roped" + axes,
+      round.bf16("compressor.roped", rope(normed, 1, frequencies, at, Rotation::forward, round)),
+      [&] { return error::rope(normed, 1, frequencies, at); });
   if (use == EntryUse::attention) {
     const Index plain = c - 2 * frequencies.size();  // rotated dims are not quantised
-    cache.entries.append(tap("entry" + axes, round.e4m3(roped, 64, plain)));
+    cache.entries.append(tap("entry" + axes, round.e4m3("compressor.entry", roped, 64, plain)));
     return;
   }
-  const Mat rotated =
-      tap("rotated" + axes, round.bf16(hadamard(roped)), [&] { return error::hadamard(roped, 1); });
-  cache.entries.append(tap("entry" + axes, round.e2m1(rotated)));
+  const Mat rotated = tap("rotated" + axes, round.bf16("compressor.rotated", hadamard(roped)),
+                          [&] { return error::hadamard(roped, 1); });
+  cache.entries.append(tap("entry" + axes, round.e2m1("indexer.compressor.entry", rotated)));
 }
 // [/docs:compress]
 

@@ -28,33 +28,42 @@ Visits visits(const IntMat& indices, Index experts) {
 }
 
 // A value of an expert: a stage where somebody watches, else a rounding inside the expert.
-Mat kept(std::string_view spec, Mat x, const ErrorScale& error, Real low, Real high, const Tap& tap,
-         const Round& round) {
+Mat kept(std::string_view site, std::string_view spec, Mat x, const ErrorScale& error, Real low,
+         Real high, const Tap& tap, const Round& round) {
   const auto clamp = [&](const Mat& m) { return Mat(m.cwiseMin(high).cwiseMax(low)); };
-  if (!tap) return clamp(round.bf16_inside(std::move(x), error));
-  Stored stored = round.bf16(std::move(x));
+  if (!tap) return clamp(round.bf16_inside(site, std::move(x), error));
+  Stored stored = round.bf16(site, std::move(x));
   stored.value = clamp(stored.value);
   stored.before = clamp(stored.before);
   return tap(spec, std::move(stored), error);
 }
 
+// The rounding sites of an expert: routed and shared ones may be computed differently by design.
+struct Sites {
+  std::string_view in, gate, up, hidden, w2_in, out;
+};
+constexpr Sites kRouted{"experts.in",     "experts.gate",  "experts.up",
+                        "experts.hidden", "experts.w2.in", "experts.out"};
+constexpr Sites kShared{"shared_experts.in",     "shared_experts.gate",  "shared_experts.up",
+                        "shared_experts.hidden", "shared_experts.w2.in", "shared_experts.out"};
+
 Stored expert(const ExpertWeights& w, const ConstMatRef& x, const Mat& weight, Real limit,
-              const Tap& tap, const Round& round) {
+              const Sites& site, const Tap& tap, const Round& round) {
   constexpr Real kNone = std::numeric_limits<Real>::infinity();
   const Real high = limit > 0 ? limit : kNone;
-  const Mat x8 = round.e4m3(x, 128);
-  const Mat gate = kept(
-      "gate[y,f]", linear(x8, w.w1), [&] { return error::linear(x8, w.w1); }, -kNone, high, tap,
-      round);
-  const Mat up = kept(
-      "up[y,f]", linear(x8, w.w3), [&] { return error::linear(x8, w.w3); }, -high, high, tap,
-      round);
+  const Mat x8 = round.e4m3(site.in, x, 128);
+  const auto gate_error = [&] { return error::linear(x8, w.w1); };
+  const auto up_error = [&] { return error::linear(x8, w.w3); };
+  const Mat gate =
+      kept(site.gate, "gate[y,f]", linear(x8, w.w1), gate_error, -kNone, high, tap, round);
+  const Mat up = kept(site.up, "up[y,f]", linear(x8, w.w3), up_error, -high, high, tap, round);
   const Mat product = swiglu(gate, up, weight, limit).hidden;
-  const Mat hidden = kept(
-      "hidden[y,f]", product, [&] { return Mat(12 * product.cwiseAbs()); }, -kNone, kNone, tap,
-      round);
-  const Mat hidden8 = round.e4m3(hidden, 128);
-  Stored out = round.bf16(linear(hidden8, w.w2), tap ? Inside::nothing : Inside::roundings);
+  const auto product_error = [&] { return Mat(12 * product.cwiseAbs()); };
+  const Mat hidden =
+      kept(site.hidden, "hidden[y,f]", product, product_error, -kNone, kNone, tap, round);
+  const Mat hidden8 = round.e4m3(site.w2_in, hidden, 128);
+  Stored out =
+      round.bf16(site.out, linear(hidden8, w.w2), tap ? Inside::nothing : Inside::roundings);
   if (tap) out.value = tap("out[y,d]", Stored(out), [&] { return error::linear(hidden8, w.w2); });
   return out;
 }
@@ -98,7 +107,7 @@ Mat moe(const ModelConfig& config, const MoeWeights& w, const ConstMatRef& x,
     if (!tap_e.wants("out")) tap_e = {};
     tap_e.bind("y", visitors).bind("f", config.moe_inter_dim);
     tap_e("rows[y]", std::move(rows));
-    const Mat out = expert(w.experts[e], x_e, weight, limit, tap_e, round).value;
+    const Mat out = expert(w.experts[e], x_e, weight, limit, kRouted, tap_e, round).value;
     for (Index i = 0; i < visitors; ++i) {
       routed.row(v.rows[e][static_cast<std::size_t>(i)]) += out.row(i);
       if (tap) size.row(v.rows[e][static_cast<std::size_t>(i)]) += out.row(i).cwiseAbs();
@@ -106,11 +115,12 @@ Mat moe(const ModelConfig& config, const MoeWeights& w, const ConstMatRef& x,
   }
   routed = tap("routed[s,d]", std::move(routed),
                [&] { return Mat(static_cast<Real>(config.n_activated_experts) * size); });
-  const Mat shared = tap("shared[s,d]", expert(w.shared_experts, x, {}, limit, {}, round), [&] {
-    return error::expert(round.e4m3(x, 128), w.shared_experts.w1, w.shared_experts.w2,
-                         w.shared_experts.w3, {}, limit);
-  });
-  return tap("out[s,d]", round.bf16(routed + shared),
+  const Mat shared =
+      tap("shared[s,d]", expert(w.shared_experts, x, {}, limit, kShared, {}, round), [&] {
+        return error::expert(round.e4m3(kShared.in, x, 128), w.shared_experts.w1,
+                             w.shared_experts.w2, w.shared_experts.w3, {}, limit);
+      });
+  return tap("out[s,d]", round.bf16("ffn.out", routed + shared),
              [&] { return Mat((routed + shared).cwiseAbs()); });
 }
 // [/docs:moe]

@@ -38,11 +38,11 @@ Row score_row(const Queries& in, Index row, Index heads, const ConstMatRef& keys
     score.head(visible) =
         in.weights.row(row).cwiseAbs() * (q.cwiseAbs() * k.cwiseAbs().transpose());
   } else {
-    const Mat match = round.bf16_inside(q * k.transpose(), [&] {
+    const Mat match = round.bf16_inside("index_score.match", q * k.transpose(), [&] {
       return Mat(static_cast<Real>(k.cols()) * (q.cwiseAbs() * k.cwiseAbs().transpose()));
     });
     const Mat weighted = in.weights.row(row).asDiagonal() * match.cwiseMax(Real(0));
-    score.head(visible) = round.bf16_inside(weighted).colwise().sum();
+    score.head(visible) = round.bf16_inside("index_score.weighted", weighted).colwise().sum();
   }
   return score;
 }
@@ -130,15 +130,17 @@ IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& freq
   const Positions at{start};
   tap.bind("i", heads).bind("j", j);
 
-  const Mat qr8 = round.e4m3(qr, 128);
-  const Mat q_b = tap("wq_b.out[s,i,j]", round.bf16(linear(qr8, w.wq_b)),
+  const Mat qr8 = round.e4m3("indexer.wq_b.in", qr, 128);
+  const Mat q_b = tap("wq_b.out[s,i,j]", round.bf16("indexer.wq_b.out", linear(qr8, w.wq_b)),
                       [&] { return error::linear(qr8, w.wq_b); });
-  const Mat q_roped =
-      tap("q_roped[s,i,j]", round.bf16(rope(q_b, heads, frequencies, at, Rotation::forward, round)),
-          [&] { return error::rope(q_b, heads, frequencies, at); });
-  const Mat q_rotated = tap("q_rotated[s,i,j]", round.bf16(hadamard(q_roped, heads)),
-                            [&] { return error::hadamard(q_roped, heads); });
-  const Mat q = tap("q[s,i,j]", round.e2m1(q_rotated));
+  const Mat q_roped = tap(
+      "q_roped[s,i,j]",
+      round.bf16("indexer.q_roped", rope(q_b, heads, frequencies, at, Rotation::forward, round)),
+      [&] { return error::rope(q_b, heads, frequencies, at); });
+  const Mat q_rotated =
+      tap("q_rotated[s,i,j]", round.bf16("indexer.q_rotated", hadamard(q_roped, heads)),
+          [&] { return error::hadamard(q_roped, heads); });
+  const Mat q = tap("q[s,i,j]", round.e2m1("indexer.q", q_rotated));
 
   compress(config, 4, w.compressor, frequencies, EntryUse::indexing, x, start, cache,
            tap.in("compressor"), round);
@@ -149,12 +151,16 @@ IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& freq
   // weights. Eq. 15.
   const Real scale = 1 / std::sqrt(static_cast<Real>(j) * static_cast<Real>(heads));
   const auto projection_error = [&] { return error::linear(x, w.weights_proj); };
-  const Mat projected = round.bf16_inside(linear(x, w.weights_proj), projection_error);
+  const Mat projected =
+      round.bf16_inside("indexer.weights.projection", linear(x, w.weights_proj), projection_error);
   const Mat weights =
-      tap("weights[s,i]", round.bf16(projected * round.fp32(scale), Inside::roundings), [&] {
-        return Mat(projection_error() * scale *
-                   (1 + Real(4) / static_cast<Real>(w.weights_proj.cols)));
-      });
+      tap("weights[s,i]",
+          round.bf16("indexer.weights", projected * round.fp32("indexer.weights.scale", scale),
+                     Inside::roundings),
+          [&] {
+            return Mat(projection_error() * scale *
+                       (1 + Real(4) / static_cast<Real>(w.weights_proj.cols)));
+          });
   const Queries in{q, weights, start};
   const auto select = [&](const Mat& scores) {
     IntMat chosen = top_k(scores, config.index_topk);
@@ -164,20 +170,21 @@ IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& freq
     // Someone looks: hold the scores of the whole call.
     const Mat scores =
         tap("index_score[s,t]",
-            round.bf16(score_rows<false>(in, 0, s, heads, keys, round), Inside::roundings),
+            round.bf16("index_score.out", score_rows<false>(in, 0, s, heads, keys, round),
+                       Inside::roundings),
             [&] { return score_error(in, heads, keys); });
-    const IntMat chosen = tap("topk_idxs[s,k]", select(scores), &scores, "index_score");
+    IntMat chosen = tap("topk_idxs[s,k]", select(scores), &scores, "index_score");
     if (tap.wants("topk_idxs.margin")) {
-      Tap margin = tap;
-      margin("topk_idxs.margin[s]", top_k_margin(scores, chosen));
+      tap("topk_idxs.margin[s]", top_k_margin(scores, chosen));
     }
     return chosen;
   }
   IntMat chosen(s, std::min<Index>(config.index_topk, keys.rows()));
   for (Index first = 0; first < s; first += kQueryTile) {
     const Index count = std::min(kQueryTile, s - first);
-    chosen.middleRows(first, count) =
-        select(round.bf16(score_rows<false>(in, first, count, heads, keys, round)).value);
+    chosen.middleRows(first, count) = select(
+        round.bf16("index_score.out", score_rows<false>(in, first, count, heads, keys, round))
+            .value);
   }
   return tap("topk_idxs[s,k]", std::move(chosen));
 }

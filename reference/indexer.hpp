@@ -24,8 +24,9 @@ struct IndexerWeights {
 // closes it.
 inline Index visible_entries(std::int64_t p, std::int64_t ratio) { return (p + 1) / ratio; }
 
-// The `k` best of scores.row(i) for each i; -inf is never chosen, equal scores fall as in torch.topk
-// on a CPU (any other choice among them is as right); best first, -1 pads the row. scores[s, t] -> [s, min(k, t)].
+// The `k` best of scores.row(i) for each i; -inf is never chosen, equal scores fall as in
+// torch.topk on a CPU (any other choice among them is as right); best first, -1 pads the row.
+// scores[s, t] -> [s, min(k, t)].
 IntMat top_k(const ConstMatRef& scores, Index k);
 
 // Distance between the last chosen and the first rejected score of each row; +inf when nothing was

@@ -73,7 +73,7 @@ HcMix hc_pre(const ModelConfig& config, const HcWeights& w, const ConstMatRef& s
   mix.comb = tap("comb[s,n,n]", Mat(comb), [&] {
     return error::sinkhorn(comb, l, w.base.tail(n * n), n, config.hc_sinkhorn_iters);
   });
-  mix.x = tap("x[s,d]", round.bf16(collapse(pre, streams)), [&] {
+  mix.x = tap("x[s,d]", round.bf16("hc.x", collapse(pre, streams)), [&] {
     return Mat(static_cast<Real>(n + 1) * collapse(pre.cwiseAbs(), streams.cwiseAbs()));
   });
   return mix;
@@ -97,7 +97,7 @@ Mat hc_post(const ModelConfig& config, const ConstMatRef& y, const ConstMatRef& 
     }
     return next;
   };
-  return tap("out[s,n,d]", round.bf16(mixed(y, streams, mix.post, mix.comb)), [&] {
+  return tap("out[s,n,d]", round.bf16("hc.out", mixed(y, streams, mix.post, mix.comb)), [&] {
     return Mat(static_cast<Real>(n + 2) *
                mixed(y.cwiseAbs(), streams.cwiseAbs(), mix.post.cwiseAbs(), mix.comb.cwiseAbs()));
   });
@@ -115,7 +115,7 @@ Mat hc_head(const ModelConfig& config, const HcHeadWeights& w, const ConstMatRef
     return Mat(error::sigmoid(a, w.base, 1) +
                std::abs(w.scale(0)) / 4 * error::mixes(streams, w.fn, config.norm_eps));
   });
-  return tap("x[s,d]", round.bf16(collapse(pre, streams)), [&] {
+  return tap("x[s,d]", round.bf16("hc_head.x", collapse(pre, streams)), [&] {
     return Mat(static_cast<Real>(n + 1) * collapse(pre.cwiseAbs(), streams.cwiseAbs()));
   });
 }

@@ -28,11 +28,11 @@ Real log_sum_exp(const Row& x) {
 
 }  // namespace
 
-Model::Model(const Checkpoint& c, std::int64_t last_layer, Rounding rounding)
+Model::Model(const Checkpoint& c, std::int64_t last_layer, Numerics numerics)
     : checkpoint_(c),
-      rounding_(rounding),
-      plain_(rope_frequencies(c.config(), 0, Round(rounding))),
-      compressed_(rope_frequencies(c.config(), 128, Round(rounding))),
+      round_(std::move(numerics)),
+      plain_(rope_frequencies(c.config(), 0, round_)),
+      compressed_(rope_frequencies(c.config(), 128, round_)),
       embed_(c.matrix("embed")),
       head_(c.matrix("head")),
       norm_(c.vector("norm.weight")),
@@ -67,7 +67,7 @@ Output Model::forward(std::span<const std::int32_t> ids, std::int64_t end, KvCac
   tap.bind("s", end - start).bind("d", config().dim).bind("n", config().hc_mult);
   tap.bind("m", config().mix_size()).bind("v", config().vocab_size);
   tap.begin_call(start, end);
-  const Round round(rounding_, options.perturbation);
+  const Round round = round_.perturbed(options.perturbation);
 
   Output out;
   if (options.streams) {
@@ -95,9 +95,9 @@ Row Model::head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& 
                 std::int64_t start, std::span<const std::int32_t> next_ids,
                 const std::vector<std::int64_t>& logits_at, Tap tap, const Round& round) const {
   const Mat x = hc_head(config(), hc, streams, tap.in("hc_head"), round);
-  const Mat y = tap.in("norm")("out[s,d]", round.bf16(rms_norm(x, norm, config().norm_eps)), [&] {
-    return error::rms_norm(rms_norm(x, norm, config().norm_eps), x.cols());
-  });
+  const Mat y = tap.in("norm")(
+      "out[s,d]", round.bf16("norm.out", rms_norm(x, norm, config().norm_eps)),
+      [&] { return error::rms_norm(rms_norm(x, norm, config().norm_eps), x.cols()); });
   if (tap.wants("logits_all"))
     tap("logits_all[s,v]", linear(y, head_), [&] { return error::linear(y, head_); });
   if (tap.wants("logprobs")) log_probabilities(y, next_ids, tap);

@@ -34,7 +34,7 @@ class Model {
  public:
   // Loads the blocks up to last_layer (-1: all, with MTP). The checkpoint must outlive the model.
   explicit Model(const Checkpoint& checkpoint, std::int64_t last_layer = -1,
-                 Rounding rounding = Rounding::exact);
+                 Numerics numerics = {});
 
   const ModelConfig& config() const { return checkpoint_.config(); }
   KvCache new_cache() const { return KvCache(config()); }
@@ -57,7 +57,7 @@ class Model {
            const Round& round) const;
 
   const Checkpoint& checkpoint_;
-  Rounding rounding_;
+  Round round_;
   Row plain_;       // rope frequencies of ratio 0
   Row compressed_;  // and of every other ratio
   Weight embed_, head_;

@@ -26,23 +26,26 @@ Mat mtp_input(const ModelConfig& config, const MtpWeights& w, const ConstMatRef&
   const Index n = config.hc_mult;
   const Index d = config.dim;
   const Real eps = config.norm_eps;
-  const Mat enorm = tap.in("enorm")("out[s,d]", round.bf16(rms_norm(e, w.enorm, eps)),
-                                    [&] { return error::rms_norm(rms_norm(e, w.enorm, eps), d); });
+  const Mat enorm =
+      tap.in("enorm")("out[s,d]", round.bf16("mtp.enorm.out", rms_norm(e, w.enorm, eps)),
+                      [&] { return error::rms_norm(rms_norm(e, w.enorm, eps), d); });
   // Each stream is normalised and projected by itself: [s, n*d] and [s*n, d] are the same bytes.
   const Mat contiguous = streams;
   const Eigen::Map<const Mat> by_stream(contiguous.data(), streams.rows() * n, d);
   const Mat hnorm =
-      tap.in("hnorm")("out[s,n,d]", round.bf16(rms_norm(by_stream, w.hnorm, eps)),
+      tap.in("hnorm")("out[s,n,d]", round.bf16("mtp.hnorm.out", rms_norm(by_stream, w.hnorm, eps)),
                       [&] { return error::rms_norm(rms_norm(by_stream, w.hnorm, eps), d); });
-  const Mat enorm8 = round.e4m3(enorm, 128);
-  const Mat hnorm8 = round.e4m3(hnorm, 128);
-  const Mat e_proj = tap.in("e_proj")("out[s,d]", round.bf16(linear(enorm8, w.e_proj)),
-                                      [&] { return error::linear(enorm8, w.e_proj); });
-  const Mat h_proj = tap.in("h_proj")("out[s,n,d]", round.bf16(linear(hnorm8, w.h_proj)),
-                                      [&] { return error::linear(hnorm8, w.h_proj); });
+  const Mat enorm8 = round.e4m3("mtp.e_proj.in", enorm, 128);
+  const Mat hnorm8 = round.e4m3("mtp.h_proj.in", hnorm, 128);
+  const Mat e_proj =
+      tap.in("e_proj")("out[s,d]", round.bf16("mtp.e_proj.out", linear(enorm8, w.e_proj)),
+                       [&] { return error::linear(enorm8, w.e_proj); });
+  const Mat h_proj =
+      tap.in("h_proj")("out[s,n,d]", round.bf16("mtp.h_proj.out", linear(hnorm8, w.h_proj)),
+                       [&] { return error::linear(hnorm8, w.h_proj); });
   const Mat x =
       Eigen::Map<const Mat>(h_proj.data(), streams.rows(), n * d) + e_proj.replicate(1, n);
-  return tap("x[s,n,d]", round.bf16(x), [&] { return Mat(x.cwiseAbs()); });
+  return tap("x[s,n,d]", round.bf16("mtp.x", x), [&] { return Mat(x.cwiseAbs()); });
 }
 // [/docs:mtp]
 

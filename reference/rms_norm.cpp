@@ -16,12 +16,17 @@ Stored rms_norm_heads(const ConstMatRef& x, Index heads, Real eps, const Round& 
   const Index c = x.cols() / heads;
   const Mat contiguous = x;
   const Eigen::Map<const Mat> by_head(contiguous.data(), x.rows() * heads, c);
-  const Mat mean = round.bf16_inside(by_head.cwiseAbs2()).rowwise().mean();
-  const Mat stored = round.bf16_inside(mean, [&] { return Mat(static_cast<Real>(c) * mean); });
-  const Mat rsqrt = round.bf16_inside(stored.array() + round.fp32(eps)).array().rsqrt();
-  const Mat factor = round.bf16_inside(rsqrt, [&] { return Mat(4 * rsqrt); });
+  const Mat mean = round.bf16_inside("q_normed.square", by_head.cwiseAbs2()).rowwise().mean();
+  const Mat stored =
+      round.bf16_inside("q_normed.mean", mean, [&] { return Mat(static_cast<Real>(c) * mean); });
+  const Mat rsqrt =
+      round.bf16_inside("q_normed.sum", stored.array() + round.fp32("q_normed.eps", eps))
+          .array()
+          .rsqrt();
+  const Mat factor = round.bf16_inside("q_normed.rsqrt", rsqrt, [&] { return Mat(4 * rsqrt); });
   const Mat y = factor.col(0).asDiagonal() * by_head;
-  return round.bf16(Eigen::Map<const Mat>(y.data(), x.rows(), x.cols()), Inside::roundings);
+  return round.bf16("q_normed.out", Eigen::Map<const Mat>(y.data(), x.rows(), x.cols()),
+                    Inside::roundings);
 }
 
 }  // namespace dsv4::reference

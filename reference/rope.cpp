@@ -18,6 +18,7 @@ Real correction_dim(Real rotations, Real dim, Real base, Real length) {
 
 // YaRN: slow pairs are slowed further by `factor`, fast pairs are kept, with a linear ramp between.
 Row yarn(const Row& f, const ModelConfig& c, Real base, const Round& round) {
+  const auto fp32 = [&](Real x) { return round.fp32("rope.frequencies", x); };
   const Real dim = static_cast<Real>(c.rope_head_dim);
   const Real length = static_cast<Real>(c.original_seq_len);
   const Real low = std::max<Real>(std::floor(correction_dim(c.beta_fast, dim, base, length)), 0);
@@ -25,10 +26,10 @@ Row yarn(const Row& f, const ModelConfig& c, Real base, const Round& round) {
   if (low == high) high += Real(0.001);
   Row out(f.size());
   for (Index i = 0; i < f.size(); ++i) {
-    const Real slope = round.fp32(round.fp32(static_cast<Real>(i) - low) / round.fp32(high - low));
-    const Real keep = round.fp32(1 - std::clamp<Real>(slope, 0, 1));
-    const Real slowed = round.fp32(f(i) / static_cast<Real>(c.rope_factor));
-    out(i) = round.fp32(round.fp32(slowed * round.fp32(1 - keep)) + round.fp32(f(i) * keep));
+    const Real slope = fp32(fp32(static_cast<Real>(i) - low) / fp32(high - low));
+    const Real keep = fp32(1 - std::clamp<Real>(slope, 0, 1));
+    const Real slowed = fp32(f(i) / static_cast<Real>(c.rope_factor));
+    out(i) = fp32(fp32(slowed * fp32(1 - keep)) + fp32(f(i) * keep));
   }
   return out;
 }
@@ -36,12 +37,12 @@ Row yarn(const Row& f, const ModelConfig& c, Real base, const Round& round) {
 }  // namespace
 
 Row rope_frequencies(const ModelConfig& config, std::int64_t ratio, const Round& round) {
+  const auto fp32 = [&](Real x) { return round.fp32("rope.frequencies", x); };
   const Real base = ratio == 0 ? config.rope_theta : config.compress_rope_theta;
   Row f(config.rope_head_dim / 2);
   for (Index i = 0; i < f.size(); ++i) {
-    const Real exponent =
-        round.fp32(static_cast<Real>(2 * i) / static_cast<Real>(config.rope_head_dim));
-    f(i) = round.fp32(1 / round.fp32(std::pow(base, exponent)));
+    const Real exponent = fp32(static_cast<Real>(2 * i) / static_cast<Real>(config.rope_head_dim));
+    f(i) = fp32(1 / fp32(std::pow(base, exponent)));
   }
   return ratio != 0 && config.original_seq_len > 0 ? yarn(f, config, base, round) : f;
 }
@@ -54,8 +55,9 @@ Mat rope(const ConstMatRef& x, Index heads, const Row& frequencies, Positions at
   const bool parallel = worth_threads(x.size());
 #pragma omp parallel for if (parallel)
   for (Index s = 0; s < x.rows(); ++s) {
-    const Row angle =
-        (static_cast<Real>(at[s]) * frequencies).unaryExpr([&](Real a) { return round.fp32(a); });
+    const Row angle = (static_cast<Real>(at[s]) * frequencies).unaryExpr([&](Real a) {
+      return round.fp32("rope.angle", a);
+    });
     const Row cos = angle.array().cos();
     const Row sin = r == Rotation::forward ? Row(angle.array().sin()) : Row(-angle.array().sin());
     for (Index h = 0; h < heads; ++h) {

@@ -4,7 +4,7 @@
 #include <bit>
 #include <vector>
 
-#include "core/dtype.hpp"
+#include "core/arithmetic.hpp"
 #include "core/quantize.hpp"
 #include "reference/parallel.hpp"
 
@@ -26,6 +26,26 @@ Mat quantized(const BlockFormat& format, const ConstMatRef& x, Index columns) {
   return y;
 }
 
+Mat rounded(Format format, const ConstMatRef& x, Index columns) {
+  if (columns < 0) columns = x.cols();
+  switch (format) {
+    case Format::fp8_1x128:
+      return quantized(kFp8Block128, x, columns);
+    case Format::fp8_1x64:
+      return quantized(kFp8Block64, x, columns);
+    case Format::fp4_1x32:
+      return quantized(kFp4Block32, x, columns);
+    case Format::bf16:
+    case Format::fp32:
+      return x.unaryExpr([format](Real v) { return stored(format, v); });
+    case Format::none:
+      break;
+  }
+  return x;
+}
+
+bool has_grid(Format format) { return format == Format::bf16 || format == Format::fp32; }
+
 // Uniform in [-1, 1), from the value itself: the same at any thread count and in any order.
 Real share(std::uint64_t seed, Real value) {
   std::uint64_t z = std::bit_cast<std::uint64_t>(static_cast<double>(value)) + seed;
@@ -37,34 +57,48 @@ Real share(std::uint64_t seed, Real value) {
 
 }  // namespace
 
-Stored Round::bf16(Mat x, Inside inside) const {
-  if (!official_) return {std::move(x)};
-  Mat y = x;
-  round_bf16(y.data(), y.size());
-  return {std::move(y), std::move(x), Grid::bf16, inside == Inside::roundings};
+Round Round::perturbed(const Perturbation& p) const {
+  Round other = *this;
+  other.numerics_.perturbation = p;
+  return other;
 }
 
-Mat Round::bf16_inside(Mat x, const ErrorScale& error) const {
-  if (!official_) return x;
-  if (perturbation_.seed != 0 && error) {
+Format Round::at(std::string_view site, Format official) const {
+  if (numerics_.rounding == Rounding::exact) return Format::none;
+  return numerics_.arithmetic ? numerics_.arithmetic->at(site, official) : official;
+}
+
+Stored Round::bf16(std::string_view site, Mat x, Inside inside) const {
+  const Format format = at(site, Format::bf16);
+  const bool composite = official() && inside == Inside::roundings;
+  if (format == Format::none) return {std::move(x), {}, Format::none, composite};
+  Mat y = rounded(format, x, -1);
+  // A quantised value has no grid that is known beforehand: its scale comes from its neighbours.
+  if (!has_grid(format)) return {std::move(y), {}, Format::none, true};
+  return {std::move(y), std::move(x), format, composite};
+}
+
+Mat Round::bf16_inside(std::string_view site, Mat x, const ErrorScale& error) const {
+  if (!official()) return x;
+  const Perturbation& p = numerics_.perturbation;
+  if (p.seed != 0 && error) {
     const Mat e = error();
     for (Index i = 0; i < x.size(); ++i) {
       Real& v = x.data()[i];
-      v += static_cast<Real>(perturbation_.unit) * share(perturbation_.seed, v) * e.data()[i];
+      v += static_cast<Real>(p.unit) * share(p.seed, v) * e.data()[i];
     }
   }
-  round_bf16(x.data(), x.size());
-  return x;
+  return rounded(at(site, Format::bf16), x, -1);
 }
 
-Mat Round::e4m3(const ConstMatRef& x, int block, Index columns) const {
-  if (!official_) return x;
-  const BlockFormat& format = block == kFp8Block64.block ? kFp8Block64 : kFp8Block128;
-  return quantized(format, x, columns < 0 ? x.cols() : columns);
+Mat Round::e4m3(std::string_view site, const ConstMatRef& x, int block, Index columns) const {
+  return rounded(at(site, block == 64 ? Format::fp8_1x64 : Format::fp8_1x128), x, columns);
 }
 
-Mat Round::e2m1(const ConstMatRef& x) const {
-  return official_ ? quantized(kFp4Block32, x, x.cols()) : Mat(x);
+Mat Round::e2m1(std::string_view site, const ConstMatRef& x) const {
+  return rounded(at(site, Format::fp4_1x32), x, -1);
 }
+
+Real Round::fp32(std::string_view site, Real x) const { return stored(at(site, Format::fp32), x); }
 
 }  // namespace dsv4::reference
