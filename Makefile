@@ -3,7 +3,7 @@
 JOBS ?= $(shell nproc)
 CTEST_ARGS ?=
 
-.PHONY: all setup build verify test bench format lint sanitize long-double precision clean
+.PHONY: all setup build verify test bench format lint sanitize long-double precision formats clean
 
 all: build
 
@@ -41,6 +41,11 @@ long-double: setup ## build/dsv4-long-double: the same sources with Real = long 
 precision: long-double ## the reference's own rounding error, stage by stage
 	@cmake --build --preset release -j $(JOBS) --target dsv4
 	@scripts/precision.py
+
+formats: setup    ## every float32 through the encoders and through CUDA's conversion headers (minutes; no GPU)
+	@cmake --preset release > build/configure.log || { cat build/configure.log; exit 1; }
+	@cmake --build --preset release -j $(JOBS) --target check_formats
+	@build/check_formats
 
 clean:
 	@rm -rf build build-debug build-sanitize build-tidy
