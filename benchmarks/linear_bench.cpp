@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = x W^T with W as stored, against OpenBLAS dgemm with W already in float64. Both run in turn
 // inside each iteration, with the same number of threads, so that a busy machine slows both;
-// `of_dgemm` is the median of the ratios of their times, above 1 where ours is faster.
+// `of_dgemm` is the median of the ratios of their times, above 1 where ours is faster. `decode` is
+// a few tokens times a weight much larger than the caches, against a plain sum of as many bytes.
 #include <algorithm>
 #include <benchmark/benchmark.h>
 #include <chrono>
+#include <cstdint>
 #include <vector>
 
 #ifdef DSV4_OPENBLAS
@@ -71,6 +73,45 @@ void linear(benchmark::State& state, DType dtype) {
   state.counters["of_dgemm"] = median(ratio);
 #endif
 }
+
+// The sum of an array, eight bytes at a time: reading and next to nothing else.
+std::uint64_t read_all(const std::vector<std::uint64_t>& words) {
+  std::uint64_t sum = 0;
+#pragma omp parallel for simd reduction(+ : sum)
+  for (std::size_t i = 0; i < words.size(); ++i) sum += words[i];
+  return sum;
+}
+
+// Arguments: tokens M, threads. A weight of 256 MB; `of_read` is the median of the ratios.
+void decode(benchmark::State& state, DType dtype) {
+  constexpr Index kInputs = 4096;
+  const Index m = state.range(0);
+  const int all_threads = omp_get_max_threads();
+  omp_set_num_threads(static_cast<int>(state.range(1)));
+  const bench::RandomWeight w(dtype, dtype == DType::I8 ? 131072 : 65536, kInputs);
+  const std::vector<std::uint64_t> array(static_cast<std::size_t>(w.bytes()) / 8, 1);
+  const Mat x = bench::random_matrix(m, kInputs);
+  std::vector<double> ours, reading, ratio;
+  for ([[maybe_unused]] auto _ : state) {
+    ours.push_back(
+        seconds_of([&] { benchmark::DoNotOptimize(reference::linear(x, w.view()).data()); }));
+    reading.push_back(seconds_of([&] { benchmark::DoNotOptimize(read_all(array)); }));
+    ratio.push_back(reading.back() / ours.back());
+    state.SetIterationTime(ours.back());
+  }
+  state.counters["GB/s"] = w.bytes() / median(ours) * 1e-9;
+  state.counters["read_GB/s"] = w.bytes() / median(reading) * 1e-9;
+  state.counters["of_read"] = median(ratio);
+  omp_set_num_threads(all_threads);
+}
+
+void decode_arguments(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"M", "threads"})->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(9);
+  b->ArgsProduct({{1, 2, 4}, {1, 2}});
+}
+
+BENCHMARK_CAPTURE(decode, FP8, DType::F8_E4M3)->Apply(decode_arguments);
+BENCHMARK_CAPTURE(decode, FP4, DType::I8)->Apply(decode_arguments);
 
 // The shapes of Flash: wq_b, wo_b, w1/w3, w2 and a compressor or gate.
 void flash_shapes(benchmark::internal::Benchmark* b, std::vector<std::pair<Index, Index>> shapes) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/verify.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <memory>
 
@@ -50,7 +51,9 @@ conformance::VerifyOptions verify_options(const Options& o, const ModelConfig& c
 // What the port declares that it does on purpose: the option, else the trace's attribute.
 std::shared_ptr<const Arithmetic> declared_arithmetic(const Options& o, const std::string& rounding,
                                                       const std::string& of_trace) {
-  const std::string& name = o.arith.empty() ? of_trace : o.arith;
+  const auto bundled = bundled_arithmetics();
+  const bool known = std::find(bundled.begin(), bundled.end(), of_trace) != bundled.end();
+  const std::string name = !o.arith.empty() ? o.arith : known ? of_trace : std::string{};
   if (name.empty()) return nullptr;
   if (rounding != "official") {
     if (o.arith.empty()) return nullptr;

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "core/dot.hpp"
 #include "reference/parallel.hpp"
 
 namespace dsv4::reference {
@@ -19,8 +20,9 @@ constexpr Index kFewestTokens = 64;
 constexpr Index kTiles = 4;
 // A tile of W is dequantised in slices that stay in the L2 cache while x passes by.
 constexpr Index kDepth = 512;
-// Up to this many tokens each row is decoded into the L1 cache and used there.
-constexpr Index kFewTokens = 4;
+// Up to this many tokens each row is decoded into the L1 cache and used there, or, in the formats
+// that `dot` knows, in registers.
+constexpr Index kFewTokens = kDotTokens;
 constexpr Index kSlice = 1024;
 constexpr Index kFewOutputs = 64;
 
@@ -78,6 +80,8 @@ Mat product(const ConstMatRef& x, const Weight& w, OutRows rows) {
     tile_tokens /= 2;
   }
   const Index token_tiles = tiles(x.rows(), tile_tokens);
+  const bool in_registers = !kMagnitude && x.rows() > 0 && x.rows() <= kDotTokens && has_dot(w);
+  const auto ordered = in_registers ? dot_order(x, w) : std::vector<double>{};
   const bool parallel = worth_threads(x.rows() * rows.count * w.cols);
 #pragma omp parallel for schedule(dynamic) if (parallel)
   for (Index tile = 0; tile < token_tiles * output_tiles; ++tile) {
@@ -87,7 +91,9 @@ Mat product(const ConstMatRef& x, const Weight& w, OutRows rows) {
     const Index outputs = std::min(tile_outputs, rows.count - n);
     const auto x_tile = x.middleRows(m, tokens);
     auto y_tile = y.block(m, n, tokens, outputs);
-    if (tokens <= kFewTokens) {
+    if (in_registers) {
+      dot(ordered, w, rows.first + n, y_tile);
+    } else if (tokens <= kFewTokens) {
       few_tokens<kMagnitude>(x_tile, w, rows.first + n, outputs, y_tile);
     } else {
       many_tokens<kMagnitude>(x_tile, w, rows.first + n, outputs, y_tile);

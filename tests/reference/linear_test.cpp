@@ -206,6 +206,30 @@ INSTANTIATE_TEST_SUITE_P(
              std::to_string(p.cols) + "_" + std::to_string(p.tokens);
     });
 
+// 1100 x 1120 products are enough to wake a second thread for a single token.
+TEST(Linear, OfFewTokensDoesNotDependOnTheThreads) {
+  const int threads = omp_get_max_threads();
+  for (const DType dtype : {DType::F8_E4M3, DType::I8}) {
+    const Stored w(dtype, 1100, 1120);
+    const Mat x = random_matrix(4, 1120, "x");
+    omp_set_num_threads(1);
+    const Mat one = linear(x, w.weight);
+    for (const int n : {2, 3}) {
+      omp_set_num_threads(n);
+      EXPECT_TRUE(identical(linear(x, w.weight), one)) << n << " threads";
+    }
+  }
+  omp_set_num_threads(threads);
+}
+
+TEST(Linear, OfANanCodeIsNanInItsRowAlone) {
+  Stored w(DType::F8_E4M3, 70, 200);
+  for (const Index at : {0, 31}) w.bytes[static_cast<std::size_t>(at * 201)] = std::byte{0xFF};
+  const Mat y = linear(random_matrix(2, 200, "x"), w.weight);
+
+  for (Index n = 0; n < 70; ++n) EXPECT_EQ(std::isnan(y(1, n)), n == 0 || n == 31) << n;
+}
+
 TEST(Linear, RefusesAnInputOfAnotherWidth) {
   const Mat w = Mat::Ones(2, 3);
 
