@@ -27,7 +27,7 @@ Real sqrt_softplus(Real x) { return std::sqrt(x > 20 ? x : std::log1p(std::exp(x
 
 // [docs:route]
 Routing route(const ModelConfig& config, const GateWeights& w, const ConstMatRef& x,
-              std::span<const std::int32_t> ids, Tap tap) {
+              std::span<const std::int32_t> ids, Tap tap, Ties ties) {
   const Index active = config.n_activated_experts;
   tap.bind("x", config.n_routed_experts).bind("a", active);
 
@@ -38,7 +38,7 @@ Routing route(const ModelConfig& config, const GateWeights& w, const ConstMatRef
   Routing r;
   if (w.tid2eid.empty()) {
     const Mat biased = scores.rowwise() + w.bias;
-    r.indices = tap("indices[s,a]", top_k(biased, active), &biased, "scores");
+    r.indices = tap("indices[s,a]", top_k(biased, active, ties), &biased, "scores");
     if (tap.wants("indices.margin")) tap("indices.margin[s]", top_k_margin(biased, r.indices));
   } else {
     r.indices = tap("indices[s,a]", hashed(w, ids, active));

@@ -10,6 +10,7 @@
 #include "core/tensor.hpp"
 #include "core/trace.hpp"
 #include "core/weights.hpp"
+#include "reference/rounding.hpp"
 
 namespace dsv4::reference {
 
@@ -29,6 +30,6 @@ Real sqrt_softplus(Real x);
 
 // x[s, d]; ids: the s token ids of the rows.
 Routing route(const ModelConfig& config, const GateWeights& w, const ConstMatRef& x,
-              std::span<const std::int32_t> ids, Tap tap);
+              std::span<const std::int32_t> ids, Tap tap, Ties ties = Ties::lowest);
 
 }  // namespace dsv4::reference

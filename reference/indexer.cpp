@@ -67,12 +67,15 @@ Mat score_error(const Queries& in, Index heads, const ConstMatRef& keys) {
 
 }  // namespace
 
-IntMat top_k(const ConstMatRef& scores, Index k) {
+IntMat top_k(const ConstMatRef& scores, Index k, Ties ties) {
   struct Candidate {
     Real score;
     std::int32_t index;
   };
-  const auto better = [](const Candidate& a, const Candidate& b) { return a.score > b.score; };
+  const auto better = [ties](const Candidate& a, const Candidate& b) {
+    const bool tied = a.score == b.score && ties == Ties::lowest;
+    return tied ? a.index < b.index : a.score > b.score;
+  };
   const Index width = std::min(k, scores.cols());
   IntMat chosen = IntMat::Constant(scores.rows(), width, -1);
   if (width == 0) return chosen;
@@ -84,8 +87,8 @@ IntMat top_k(const ConstMatRef& scores, Index k) {
       row[static_cast<std::size_t>(t)] = {std::isnan(s) ? kMinusInf : s,
                                           static_cast<std::int32_t>(t)};
     }
-    // Which of several equal scores is taken, and in which order, is free. These are the steps of
-    // PyTorch's topk on a CPU, so that the official code run there falls on the same side.
+    // The steps of PyTorch's topk on a CPU: without an order among equal scores the same ones come
+    // out.
     if (width * 64 <= scores.cols()) {
       std::partial_sort(row.begin(), last + 1, row.end(), better);
     } else {
@@ -163,7 +166,7 @@ IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& freq
           });
   const Queries in{q, weights, start};
   const auto select = [&](const Mat& scores) {
-    IntMat chosen = top_k(scores, config.index_topk);
+    IntMat chosen = top_k(scores, config.index_topk, round.ties());
     return chosen;
   };
   if (keys.rows() > 0 && (tap.wants("index_score") || tap.wants("topk_idxs"))) {

@@ -27,7 +27,7 @@ inline Index visible_entries(std::int64_t p, std::int64_t ratio) { return (p + 1
 // The `k` best of scores.row(i) for each i; -inf is never chosen, equal scores fall as in
 // torch.topk on a CPU (any other choice among them is as right); best first, -1 pads the row.
 // scores[s, t] -> [s, min(k, t)].
-IntMat top_k(const ConstMatRef& scores, Index k);
+IntMat top_k(const ConstMatRef& scores, Index k, Ties ties = Ties::lowest);
 
 // Distance between the last chosen and the first rejected score of each row; +inf when nothing was
 // rejected.

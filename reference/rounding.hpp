@@ -16,6 +16,11 @@ namespace dsv4::reference {
 // What else was rounded inside a stage, between its inputs and the value that it stores.
 enum class Inside : std::uint8_t { nothing, roundings };
 
+// Which of several equal scores is chosen. Free; but exact numerics must not depend on how a prompt
+// is split into calls, and official ones should fall as the official code did on the CPU that made
+// the goldens (torch.topk).
+enum class Ties : std::uint8_t { lowest, as_torch };
+
 class Round {
  public:
   Round() = default;  // exact
@@ -23,6 +28,7 @@ class Round {
   explicit Round(Numerics numerics) : numerics_(std::move(numerics)) {}
 
   bool official() const { return numerics_.rounding == Rounding::official; }
+  Ties ties() const { return official() ? Ties::as_torch : Ties::lowest; }
   // The same sites, each erring by a share of its own bound.
   Round perturbed(const Perturbation& p) const;
 

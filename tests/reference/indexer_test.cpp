@@ -99,9 +99,9 @@ TEST(TopK, TiesFallAsInTheOfficialCodeOnACpu) {
   for (Index i = 0; i < 40; ++i)
     masked(0, i) = i % 5 == 4 ? -INFINITY : static_cast<Real>(i * i * 31 % 3);
 
-  EXPECT_EQ(top_k(few, 3), (IntMat{{9, 1, 5}}));
-  EXPECT_EQ(top_k(many, 9), (IntMat{{23, 15, 14, 18, 11, 10, 19, 2, 3}}));
-  EXPECT_EQ(top_k(masked, 33),
+  EXPECT_EQ(top_k(few, 3, Ties::as_torch), (IntMat{{9, 1, 5}}));
+  EXPECT_EQ(top_k(many, 9, Ties::as_torch), (IntMat{{23, 15, 14, 18, 11, 10, 19, 2, 3}}));
+  EXPECT_EQ(top_k(masked, 33, Ties::as_torch),
             (IntMat{{38, 7,  8, 5,  10, 11, 2,  13, 16, 17, 20, 23, 25, 22, 26, 28, 31,
                      32, 35, 1, 37, 18, 21, 27, 12, 6,  30, 33, 3,  36, 0,  15, -1}}));
 }
