@@ -72,6 +72,15 @@ def test_datasets_are_filtered_little_endian_and_without_times(tmp_path):
         assert file["calls/0000"].attrs["start_pos"].dtype == np.int64
 
 
+def test_small_arrays_lie_in_their_object_header(tmp_path):
+    write_example(tmp_path / "a.h5")
+
+    with h5py.File(tmp_path / "a.h5") as file:
+        plist = file["calls/0000/layers/2/attn/q"].id.get_create_plist()
+        assert plist.get_layout() == h5py.h5d.COMPACT and plist.get_nfilters() == 0
+        assert file["calls/0000/layers/2/attn/qr"].id.get_create_plist().get_layout() == h5py.h5d.CHUNKED
+
+
 def test_a_failed_writer_leaves_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError):
         with TraceWriter(tmp_path / "a.h5", rounding="exact", config={}, input_ids=[1]) as writer:
