@@ -15,12 +15,11 @@ DEMANDED = """
     hash-tokens-256 distinct-sizes o-groups route-scale norm-weights sinks softmax-64 softmax-128 hca-3
     topk-truncation topk-short topk-tie open-group window-wrap window-layer-far yarn prompt-lengths decode-4
     decode-128 chunks mtp index-weights bias-flips router-extremes clamps gate-below comb-asymmetric
-    comb-unconverged
+    comb-unconverged roundings
 """.split()
 # What no bundled file can show.
 OUT_OF_REACH = {
     "scale-codes": "a scale of 2^-127 or 2^127 makes its block vanish or overflow: a matter of unit tests",
-    "roundings": "traces with activation quantisation belong to official numerics",
 }
 
 
