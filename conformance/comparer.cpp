@@ -290,7 +290,7 @@ void Comparer::on_state(const TapMatch& m, TapEvent& event) {
   const auto call = std::find_if(table_.calls().begin(), table_.calls().end(),
                                  [&](const Call& c) { return c.end == call_.end; });
   computed_[tap].push_back(call_.start);
-  if (call == table_.calls().end() || base_ != nullptr) return;
+  if (call == table_.calls().end()) return;
   Slot* slot = table_.slot(tap, static_cast<std::size_t>(call - table_.calls().begin()));
   if (!slot || !slot->problem.empty()) return;
   if (slot->info->shape[0] != event.shape[0] || slot->info->shape[1] != event.shape[1]) {
@@ -312,8 +312,11 @@ void Comparer::on_state(const TapMatch& m, TapEvent& event) {
       std::transform(ours.begin(), ours.end(), scale.begin(),
                      [](Real v) { return 2 * std::abs(v); });
     const RowRef ref{slot, r};
-    if (selection_.accepts(tap, slot->call, call_.end - 1)) {
-      judge_row(ref, origin, call_.end - 1, {ours, {}, Format::none, false, scale});
+    const std::int64_t key = (call_.end - 1) * event.shape[0] + r;  // rows of one call, apart
+    if (base_ != nullptr) {
+      measure(slot, tap, key, ours);
+    } else if (selection_.accepts(tap, slot->call, call_.end - 1)) {
+      judge_row(ref, origin, key, {ours, {}, Format::none, false, scale});
     }
     if (mode_ == Mode::local && !origin.single) std::copy(b.begin(), b.end(), ours.begin());
   }
