@@ -2,6 +2,7 @@
 // The program dsv4. Data goes to stdout, talk to stderr. Exit codes: 0 all compared passed, 1 a
 // difference, 2 usage, unreadable input, I/O failure, 3 nothing was compared.
 #include <cstdio>
+#include <exception>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -15,7 +16,9 @@
 #include "core/cpu_check.hpp"
 #include "reference/memory.hpp"
 
-int main(int argc, char** argv) {
+namespace {
+
+int run(int argc, char** argv) {
   if (const char* problem = dsv4::cpu_problem()) {
     std::fprintf(stderr, "dsv4: error: %s\n", problem);
     return dsv4::cli::kBadInput;
@@ -41,4 +44,15 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? dsv4::cli::kAllPassed : dsv4::cli::kBadInput;
   }
   return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "dsv4: error: %s\n", e.what());
+    return dsv4::cli::kBadInput;
+  }
 }

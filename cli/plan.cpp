@@ -71,7 +71,9 @@ std::vector<BlockCost> plan(const Checkpoint& model, std::int64_t context) {
   }
   BlockCost rest{"embed and head", "-", 0, 0, 0, 2 * real(c.vocab_size) * real(c.dim)};
   std::vector<std::uint64_t> expert_bytes(costs.size() + 1, 0);
-  for (const auto& [name, tensor] : model.tensors()) {
+  for (const auto& entry : model.tensors()) {
+    const std::string& name = entry.first;
+    const TensorView& tensor = entry.second;
     const auto owner = std::ranges::find_if(
         costs, [&](const BlockCost& b) { return name.starts_with(b.name + "."); });
     BlockCost& cost = owner == costs.end() ? rest : *owner;

@@ -84,7 +84,7 @@ SwiGlu swiglu(Mat gate, Mat up, const Mat& weight, Real limit) {
 
 // [docs:moe]
 Mat moe(const ModelConfig& config, const MoeWeights& w, const ConstMatRef& x,
-        std::span<const std::int32_t> ids, Tap tap, const Round& round) {
+        std::span<const std::int32_t> ids, const Tap& tap, const Round& round) {
   const Real limit = config.swiglu_limit;
   const Routing r = route(config, w.gate, x, ids, tap.in("gate"), round.ties());
   const Visits v = visits(r.indices, config.n_routed_experts);

@@ -40,6 +40,6 @@ SwiGlu swiglu(Mat gate, Mat up, const Mat& weight, Real limit);
 
 // x[s, d], ids of the s tokens -> [s, d].
 Mat moe(const ModelConfig& config, const MoeWeights& w, const ConstMatRef& x,
-        std::span<const std::int32_t> ids, Tap tap, const Round& round = {});
+        std::span<const std::int32_t> ids, const Tap& tap, const Round& round = {});
 
 }  // namespace dsv4::reference

@@ -93,7 +93,8 @@ Output Model::forward(std::span<const std::int32_t> ids, std::int64_t end, KvCac
 
 Row Model::head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm,
                 std::int64_t start, std::span<const std::int32_t> next_ids,
-                const std::vector<std::int64_t>& logits_at, Tap tap, const Round& round) const {
+                const std::vector<std::int64_t>& logits_at, const Tap& tap,
+                const Round& round) const {
   const Mat x = hc_head(config(), hc, streams, tap.in("hc_head"), round);
   const Mat y = tap.in("norm")(
       "out[s,d]", round.bf16("norm.out", rms_norm(x, norm, config().norm_eps)),
