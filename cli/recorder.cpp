@@ -43,6 +43,13 @@ void Recorder::on_value(TapEvent& event) {
   const auto m = find_tap(event.name, static_cast<int>(config_.n_layers));
   // Entry taps without entries and scores without columns are left out.
   if (!m || !records(event.name, *m) || is_empty(event.shape)) return;
+  if (m->info->dtype == "uint8") {  // the contents of bytes
+    const std::vector<std::uint8_t> bytes(event.values.begin(), event.values.end());
+    writer_.write(event.name, event.shape, std::span<const std::uint8_t>(bytes),
+                  meta(*m->info, event.axes, "uint8"));
+    ++written_;
+    return;
+  }
   const std::vector<double> values(event.values.begin(), event.values.end());
   // What the official code computes in float32 is float64 here.
   const bool bf16 = rounding_ == Rounding::official && m->info->dtype == "bf16";

@@ -51,8 +51,8 @@ void Comparison::add_element(std::int64_t row, std::int64_t column, double ours,
   if (worse || worst_.row < 0) worst_ = {ratio, error, bound, ours, theirs, row, column};
 }
 
-bool Comparison::meaningless() const {
-  return finite_ == 0 || (constant_ && (first_ == 0 || finite_ > 1));
+bool Comparison::meaningless(bool bytes) const {
+  return finite_ == 0 || (constant_ && (first_ == 0 || (finite_ > 1 && !bytes)));
 }
 
 double Comparison::rms_error() const {

@@ -31,9 +31,9 @@ class Comparison {
   std::int64_t elements() const { return elements_; }
   std::int64_t equal() const { return equal_; }  // elements without any difference
   bool within() const { return worst_.ratio <= 1; }
-  // All compared values of the other side are zero, or not finite, or (several of them) one
-  // constant.
-  bool meaningless() const;
+  // All compared values of the other side are zero, or not finite, or (several of them, and not
+  // bytes, which agree in every bit) one constant.
+  bool meaningless(bool bytes = false) const;
   double rms_error() const;
   double max_error() const { return max_error_; }
   // Errors without a bound of their own (spans of several stages): only masks are judged by the

@@ -130,7 +130,7 @@ void Comparer::on_value(TapEvent& event) {
   const auto row_of_ours = [&](std::int64_t i, bool with_scale) {
     const auto at = static_cast<std::size_t>(i) * width;
     Ours ours{event.values.subspan(at, width), {}, event.grid, event.composite, {}};
-    if (!event.before.empty()) ours.before = event.before.subspan(at, width);
+    if (has_grid(event.grid)) ours.before = event.before.subspan(at, width);
     if (!with_scale || !event.error) return ours;
     if (scale.size() == 0) scale = event.error();
     ours.scale = std::span<const Real>(scale.data() + at, width);

@@ -111,7 +111,7 @@ class Conclusion {
     r.replays = f.replays;
     r.margin = f.margin;
     if (f.origin >= 0) r.span = judge_.provenance().span_names(f.origin);
-    if (f.illegal || slot.info->integer) return judge_choice(slot, f, r);
+    if (f.illegal || slot.choice) return judge_choice(slot, f, r);
     r.magnitude = magnitude(slot);
     r.elements = f.stage.elements() + f.span.elements();
     r.equal = f.stage.equal() + f.span.equal();
@@ -124,9 +124,9 @@ class Conclusion {
   }
 
   Result nothing_compared(Slot& slot, Result r) const {
-    if (r.tap.ends_with(".code") || r.tap.ends_with(".scale")) {
+    if (r.tap.ends_with(".code") || r.tap.ends_with(".scale") || r.tap.ends_with(".margin")) {
       r.verdict = Verdict::skipped;
-      r.reason = "codes and scales are judged through the values they stand for";
+      r.reason = "nothing is quantised or decided here in these numerics";
     } else if (slot.keys.empty() || slot.info->size() == 0) {
       r.verdict = Verdict::skipped;
       r.reason = "empty";
@@ -216,8 +216,9 @@ class Conclusion {
     }
     if (worst.row >= 0) place(slot, worst, r);
     if (worst.ratio > 1) return fail(r, {});
-    const bool nothing = (f.stage.rows() == 0 || f.stage.meaningless()) &&
-                         (f.span.rows() == 0 || f.span.meaningless()) && f.pending.empty();
+    const bool bytes = slot.info->integer;
+    const bool nothing = (f.stage.rows() == 0 || f.stage.meaningless(bytes)) &&
+                         (f.span.rows() == 0 || f.span.meaningless(bytes)) && f.pending.empty();
     r.verdict = nothing ? Verdict::mistrusted : Verdict::passed;
     if (nothing) r.reason = "all zero, constant or not finite";
     return r;

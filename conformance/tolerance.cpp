@@ -15,9 +15,9 @@ double unit_roundoff(std::string_view dtype) {
   if (dtype == "fp32") return 0x1p-24;
   if (dtype == "fp16") return 0x1p-11;
   if (dtype == "bf16") return 0x1p-8;
-  if (dtype == "int") return 0;
+  if (dtype == "int" || dtype == "uint8") return 0;
   throw TraceError("unknown dtype attribute \"" + std::string(dtype) + "\"",
-                   "expected one of fp64, fp32, fp16, bf16, int");
+                   "expected one of fp64, fp32, fp16, bf16, int, uint8");
 }
 
 double reference_roundoff() {

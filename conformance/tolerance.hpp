@@ -12,7 +12,7 @@
 namespace dsv4::conformance {
 
 // Distance of 1 to the next number, halved: fp64 2^-53, fp32 2^-24, fp16 2^-11, bf16 2^-8; 0 for
-// int.
+// int and uint8.
 double unit_roundoff(std::string_view dtype);
 // Of the reference itself: 2^-53, or 2^-64 in the long double build.
 double reference_roundoff();

@@ -91,15 +91,15 @@ void TraceTable::number_rows(Slot& slot) {
       precision_of(d, official ? std::string_view(m->info->dtype) : std::string_view{});
   const Call& call = calls_[slot.call];
   const auto& axes = m->info->axes;
-  if (axes.empty()) return;  // codes and scales of official numerics
+  if (axes.empty()) return;  // a code beside a tap that is not quantised
   if (d.shape.size() != axes.size()) {
     slot.problem = fmt::format("expected axes [{}], found shape [{}]", fmt::join(axes, ", "),
                                fmt::join(d.shape, ", "));
     return;
   }
-  if ((m->info->dtype == "int") != d.integer) {
-    slot.problem = fmt::format("expected {}, found {}",
-                               m->info->dtype == "int" ? "integers" : "floating point",
+  slot.choice = m->info->dtype == "int";
+  if ((slot.choice || m->info->dtype == "uint8") != d.integer) {
+    slot.problem = fmt::format("expected {}, found {}", d.integer ? "floating point" : "integers",
                                d.integer ? "integers" : "floating point");
     return;
   }
@@ -192,10 +192,15 @@ RowRef TraceTable::find(const std::string& tap, std::int64_t key) {
 void TraceTable::load(Slot& s) {
   if (s.loaded) return;
   const auto begin = std::chrono::steady_clock::now();
-  if (s.info->integer) {
+  if (s.choice) {
     s.integers = file_.read_integers(s.call, *s.info);
   } else {
-    s.values = file_.read(s.call, *s.info);
+    if (s.info->integer) {
+      const auto codes = file_.read_integers(s.call, *s.info);
+      s.values.assign(codes.begin(), codes.end());
+    } else {
+      s.values = file_.read(s.call, *s.info);
+    }
     for (const double v : s.values) {
       if (std::isfinite(v)) s.magnitude = std::max(s.magnitude, std::abs(v));
     }

@@ -23,15 +23,16 @@ struct Slot {
   const golden::DatasetInfo* info = nullptr;
   std::vector<std::int64_t> keys;  // per row: absolute position, or entry number; ascending
   std::int64_t width = 1;          // values per row
+  bool choice = false;             // indices; codes are integers and no choice of that kind
   Precision precision;
   std::string problem;  // not empty: a known tap of a wrong shape; never compared
   std::int64_t expected_rows = -1;
 
   // Loaded on first use.
   bool loaded = false;
-  std::vector<double> values;
-  std::vector<std::int64_t> integers;
-  double magnitude = 0;  // largest finite |value|
+  std::vector<double> values;          // codes and scales too: they are compared as numbers
+  std::vector<std::int64_t> integers;  // of choices
+  double magnitude = 0;                // largest finite |value|
 };
 
 struct RowRef {

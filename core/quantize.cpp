@@ -127,6 +127,33 @@ std::uint8_t block(const BlockFormat& format, float* x, std::int64_t n, std::uin
   return byte;
 }
 
+// ---- margins ----------------------------------------------------------------------------------
+
+// From a magnitude, in units of its scale, to the nearer of the two midpoints around its code.
+double code_margin(const BlockFormat& format, float y) {
+  const bool fp8 = format.code == DType::F8_E4M3;
+  const auto value = [fp8](int code) {
+    const auto byte = static_cast<std::uint8_t>(code);
+    return static_cast<double>(fp8 ? decode_e4m3(byte) : decode_e2m1(byte));
+  };
+  const int last = fp8 ? 0x7E : 0x7;
+  const float held = clamped(y, format.largest);
+  const int code = fp8 ? encode_e4m3(held) : encode_e2m1(held);
+  double margin = INFINITY;
+  if (code > 0) margin = static_cast<double>(y) - (value(code - 1) + value(code)) / 2;
+  if (code < last)
+    margin = std::min(margin, (value(code) + value(code + 1)) / 2 - static_cast<double>(y));
+  return std::max(0.0, margin);
+}
+
+// A block keeps its scale while its largest magnitude stays in (largest scale / 2, largest scale].
+double scale_margin(const BlockFormat& format, float amax, float scale) {
+  const double most = static_cast<double>(format.largest) * static_cast<double>(scale);
+  const double up = most - static_cast<double>(amax);
+  const bool at_floor = most / 2 < static_cast<double>(format.floor);
+  return std::max(0.0, at_floor ? up : std::min(up, static_cast<double>(amax) - most / 2));
+}
+
 }  // namespace
 
 std::uint8_t block_scale(const BlockFormat& format, float amax) {
@@ -142,6 +169,34 @@ void quantize_dequantize(const BlockFormat& format, float* values, std::int64_t 
     const std::int64_t n = std::min<std::int64_t>(format.block, count - i);
     const std::uint8_t scale = block(format, values + i, n, codes == nullptr ? nullptr : codes + i);
     if (scales != nullptr) *scales++ = scale;
+  }
+}
+
+const BlockFormat* block_format(Format format) {
+  switch (format) {
+    case Format::fp8_1x128:
+      return &kFp8Block128;
+    case Format::fp8_1x64:
+      return &kFp8Block64;
+    case Format::fp4_1x32:
+      return &kFp4Block32;
+    case Format::none:
+    case Format::fp32:
+    case Format::bf16:
+      break;
+  }
+  return nullptr;
+}
+
+void quantization_margins(const BlockFormat& format, const float* values, std::int64_t count,
+                          double* margins, double* scale_margins) {
+  for (std::int64_t i = 0; i < count; i += format.block) {
+    const std::int64_t n = std::min<std::int64_t>(format.block, count - i);
+    const float amax = largest_magnitude(values + i, n, 0);
+    const float scale = scale_value(block_scale(format, amax));
+    if (scale_margins != nullptr) *scale_margins++ = scale_margin(format, amax, scale);
+    for (std::int64_t k = i; k < i + n && margins != nullptr; ++k)
+      margins[k] = static_cast<double>(scale) * code_margin(format, std::fabs(values[k]) / scale);
   }
 }
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "core/dtype.hpp"
+#include "core/rounding.hpp"
 
 namespace dsv4 {
 
@@ -36,5 +37,14 @@ std::uint8_t block_scale(const BlockFormat& format, float amax);
 // A BF16 input gives values that BF16 represents.
 void quantize_dequantize(const BlockFormat& format, float* values, std::int64_t count,
                          std::uint8_t* codes = nullptr, std::uint8_t* scales = nullptr);
+
+// The block format of a site; null: none.
+const BlockFormat* block_format(Format format);
+
+// How far each decision is from falling otherwise, in units of the values. margins[i]: from value i
+// to where its code changes (the sign of a zero apart); scale_margins: from each block's largest
+// magnitude to where its scale does. Either may be null.
+void quantization_margins(const BlockFormat& format, const float* values, std::int64_t count,
+                          double* margins, double* scale_margins);
 
 }  // namespace dsv4

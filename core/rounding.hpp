@@ -23,6 +23,9 @@ Rounding parse_rounding(std::string_view text, std::string_view where);
 // What a site rounds to. The FP formats carry one power-of-two scale per so many values.
 enum class Format : std::uint8_t { none, fp32, bf16, fp8_1x128, fp8_1x64, fp4_1x32 };
 
+// A grid that each value has for itself, not one that its block's largest value decides.
+inline bool has_grid(Format format) { return format == Format::bf16 || format == Format::fp32; }
+
 std::string_view name(Format format);  // as in core/sites.tsv: "fp8_1x128"
 Format parse_format(std::string_view text, std::string_view where);  // throws UsageError
 
@@ -35,6 +38,7 @@ struct Stored {
   Mat before = {};  // as `value`, not rounded; empty: nothing was rounded
   Format grid = Format::none;
   bool composite = false;  // other values were rounded inside the stage, and nobody sees them
+  Index columns = 0;       // block formats: so many of each row are quantised
 };
 
 // A run in which every rounding errs by a random share of its own bound, for an ensemble.

@@ -13,7 +13,8 @@
 namespace dsv4 {
 namespace {
 
-// Rows such as "<tap>.margin" describe what may be written beside any tap.
+// Rows such as "<tap>.margin" describe what may be written beside a tap; nothing else is known
+// beside those that neither decide nor quantise.
 constexpr std::string_view kAnyTap = "<tap>";
 
 std::vector<std::string> split(std::string_view text, char separator) {
@@ -35,6 +36,26 @@ std::string join(const std::vector<std::string>& parts, char separator) {
   return text;
 }
 
+// Beside a tap that decides stands its margin, beside a quantised one its codes and scales, and
+// their margins. They read what the tap reads.
+void add_beside(std::vector<TapInfo>& table, const TapInfo& tap, bool quantised) {
+  const auto add = [&](const char* leaf, const char* dtype, std::vector<std::string> axes) {
+    TapInfo beside = tap;
+    beside.name += leaf;
+    beside.dtype = dtype;
+    beside.axes = std::move(axes);
+    beside.optional = true;
+    beside.beside = true;
+    table.push_back(std::move(beside));
+  };
+  if (!quantised) return add(".margin", "fp64", {tap.axes[0]});
+  const std::vector<std::string> per_block{tap.axes[0], "blocks"};
+  add(".code", "uint8", tap.axes);
+  add(".margin", "fp64", tap.axes);
+  add(".scale", "uint8", per_block);
+  add(".scale.margin", "fp64", per_block);
+}
+
 std::vector<TapInfo> parse_table(std::string_view tsv) {
   std::vector<TapInfo> table;
   std::vector<std::string> lines = split(tsv, '\n');
@@ -53,7 +74,11 @@ std::vector<TapInfo> parse_table(std::string_view tsv) {
     tap.optional = cells[5].find("optional") != std::string::npos ||
                    cells[5].find("only when asked") != std::string::npos ||
                    tap.name.find(".experts.") != std::string::npos;
-    table.push_back(std::move(tap));
+    const bool quantised = cells[5].find("quantise-dequantise") != std::string::npos;
+    const bool decides = tap.name.ends_with(".topk_idxs") || tap.name.ends_with(".gate.indices") ||
+                         tap.name == "logits_all";
+    table.push_back(tap);
+    if (quantised || decides) add_beside(table, tap, quantised);
   }
   return table;
 }
@@ -102,8 +127,8 @@ const TapInfo* lookup(std::string_view template_name) {
   const auto found = index.find(template_name);
   if (found != index.end()) return found->second;
   const std::size_t dot = template_name.rfind('.');
-  if (dot == std::string_view::npos || !index.contains(template_name.substr(0, dot)))
-    return nullptr;
+  const auto stem = index.find(template_name.substr(0, dot));
+  if (dot == std::string_view::npos || stem == index.end() || stem->second->beside) return nullptr;
   const auto beside = index.find(std::string(kAnyTap).append(template_name.substr(dot)));
   return beside != index.end() ? beside->second : nullptr;
 }

@@ -15,12 +15,13 @@ namespace dsv4 {
 struct TapInfo {
   std::string name;  // template: L, J, E stand for layer, MTP block, expert
   std::vector<std::string> axes;
-  std::string dtype;  // bf16 fp32 fp64 int: what the official code stores there
+  std::string dtype;  // bf16 fp32 fp64 int uint8: what the official code stores there
   std::string site;   // function and variable in the official code
   std::string eq;     // equation of the paper
   std::string
       inputs;  // last column: what this stage reads (conformance/provenance.cpp), "-" = nothing
   bool optional = false;  // written only when asked for; never counted as absent
+  bool beside = false;    // a margin, code or scale of the tap before it
   int order = 0;          // position in the file = order of the forward pass
 };
 

@@ -116,6 +116,8 @@ class Tap {
  private:
   std::string full_name(std::string_view leaf) const;
   void report(std::string_view spec, Stored& stored, const ErrorScale& error) const;
+  // Codes, scales and margin of a value that was quantised, for a sink that wants them.
+  void report_quantised(const TapEvent& event, std::int64_t columns) const;
   void report(std::string_view spec, IntMat& value, const Mat* scores,
               std::string_view scores_leaf) const;
   // "q[s,h,c]" -> the extents of its axes; throws std::logic_error when they do not multiply to

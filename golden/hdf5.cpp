@@ -339,7 +339,8 @@ Group Group::create_group(const std::string& name) {
 
 Dataset Group::create(const std::string& name, std::span<const std::int64_t> shape, Values values) {
   const std::string path = path_of(name);
-  const hid_t type = std::array{H5T_IEEE_F64LE, H5T_IEEE_F32LE, H5T_STD_I32LE}.at(values.index());
+  const hid_t type =
+      std::array{H5T_IEEE_F64LE, H5T_IEEE_F32LE, H5T_STD_I32LE, H5T_STD_U8LE}.at(values.index());
   const auto bytes = std::visit([](auto v) { return v.size_bytes(); }, values);
   const void* data = std::visit([](auto v) -> const void* { return v.data(); }, values);
   const std::vector<hsize_t> extents(shape.begin(), shape.end());

@@ -105,8 +105,8 @@ class Dataset : public Object {
 };
 
 // Stored as float64, float32, int32, little endian.
-using Values =
-    std::variant<std::span<const double>, std::span<const float>, std::span<const std::int32_t>>;
+using Values = std::variant<std::span<const double>, std::span<const float>,
+                            std::span<const std::int32_t>, std::span<const std::uint8_t>>;
 
 class Group : public Object {
  public:

@@ -85,6 +85,8 @@ class TraceWriter {
              std::span<const double> values, const Meta&);
   void write(std::string_view name, std::span<const std::int64_t> shape,
              std::span<const std::int32_t> values, const Meta&);
+  void write(std::string_view name, std::span<const std::int64_t> shape,
+             std::span<const std::uint8_t> values, const Meta&);
   void commit();
 
  private:

@@ -62,6 +62,16 @@ void sync_to_disk(const std::filesystem::path& path) {
   }
 }
 
+// The dot that separates the group from the dataset. "kv.code" and "kv.scale.margin" are one name:
+// a dataset kv stands beside them and cannot be a group.
+std::size_t last_separator(std::string_view name) {
+  const std::size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos) return dot;
+  const std::string_view leaf = name.substr(dot + 1);
+  const bool beside = leaf == "margin" || leaf == "code" || leaf == "scale";
+  return beside ? last_separator(name.substr(0, dot)) : dot;
+}
+
 }  // namespace
 
 struct TraceWriter::Impl {
@@ -110,7 +120,7 @@ struct TraceWriter::Impl {
       throw std::logic_error(fmt::format("TraceWriter: {}: {} values for shape [{}]", name,
                                          values.size(), fmt::join(shape, ", ")));
     }
-    const std::size_t dot = name.rfind('.');
+    const std::size_t dot = last_separator(name);
     const bool top = dot == std::string_view::npos;
     hdf5::Group& parent = group(std::string(top ? std::string_view{} : name.substr(0, dot)));
     hdf5::Dataset dataset =
@@ -172,6 +182,11 @@ void TraceWriter::write(std::string_view name, std::span<const std::int64_t> sha
 
 void TraceWriter::write(std::string_view name, std::span<const std::int64_t> shape,
                         std::span<const std::int32_t> values, const Meta& meta) {
+  impl_->write(name, shape, values, meta);
+}
+
+void TraceWriter::write(std::string_view name, std::span<const std::int64_t> shape,
+                        std::span<const std::uint8_t> values, const Meta& meta) {
   impl_->write(name, shape, values, meta);
 }
 

@@ -181,12 +181,12 @@ Mat attention(const ModelConfig& config, std::int64_t layer, const AttentionWeig
   tap.bind("u", std::min<Index>(window, start + s));
 
   // Queries: low-rank, normalised as a vector, then each head by itself, then rotated.
-  const Mat x8 = round.e4m3("attn.wq_a.in", x, 128);
+  const Mat x8 = round.e4m3("attn.wq_a.in", x, 128).value;
   const Mat q_a = tap("wq_a.out[s,q]", round.bf16("attn.wq_a.out", linear(x8, w.wq_a)),
                       [&] { return error::linear(x8, w.wq_a); });
   const Mat qr = tap("qr[s,q]", round.bf16("attn.qr", rms_norm(q_a, w.q_norm, eps)),
                      [&] { return error::rms_norm(rms_norm(q_a, w.q_norm, eps), q_a.cols()); });
-  const Mat qr8 = round.e4m3("attn.wq_b.in", qr, 128);
+  const Mat qr8 = round.e4m3("attn.wq_b.in", qr, 128).value;
   const Mat q_b = tap("wq_b.out[s,h,c]", round.bf16("attn.wq_b.out", linear(qr8, w.wq_b)),
                       [&] { return error::linear(qr8, w.wq_b); });
   const Mat q_normed = tap("q_normed[s,h,c]", rms_norm_heads(q_b, heads, eps, round), [&] {
@@ -265,7 +265,7 @@ Mat attention(const ModelConfig& config, std::int64_t layer, const AttentionWeig
   const Mat o_lora =
       tap("o_lora[s,g,r]", round.bf16("attn.o_lora", grouped(config, o_derotated, w.wo_a, linear)),
           [&] { return grouped(config, o_derotated, w.wo_a, error::linear); });
-  const Mat o_lora8 = round.e4m3("attn.wo_b.in", o_lora, 128);
+  const Mat o_lora8 = round.e4m3("attn.wo_b.in", o_lora, 128).value;
   return tap("out[s,d]", round.bf16("attn.out", linear(o_lora8, w.wo_b)),
              [&] { return error::linear(o_lora8, w.wo_b); });
 }

@@ -51,7 +51,7 @@ Stored expert(const ExpertWeights& w, const ConstMatRef& x, const Mat& weight, R
               const Sites& site, const Tap& tap, const Round& round) {
   constexpr Real kNone = std::numeric_limits<Real>::infinity();
   const Real high = limit > 0 ? limit : kNone;
-  const Mat x8 = round.e4m3(site.in, x, 128);
+  const Mat x8 = round.e4m3(site.in, x, 128).value;
   const auto gate_error = [&] { return error::linear(x8, w.w1); };
   const auto up_error = [&] { return error::linear(x8, w.w3); };
   const Mat gate =
@@ -61,7 +61,7 @@ Stored expert(const ExpertWeights& w, const ConstMatRef& x, const Mat& weight, R
   const auto product_error = [&] { return Mat(12 * product.cwiseAbs()); };
   const Mat hidden =
       kept(site.hidden, "hidden[y,f]", product, product_error, -kNone, kNone, tap, round);
-  const Mat hidden8 = round.e4m3(site.w2_in, hidden, 128);
+  const Mat hidden8 = round.e4m3(site.w2_in, hidden, 128).value;
   Stored out =
       round.bf16(site.out, linear(hidden8, w.w2), tap ? Inside::nothing : Inside::roundings);
   if (tap) out.value = tap("out[y,d]", Stored(out), [&] { return error::linear(hidden8, w.w2); });
@@ -117,7 +117,7 @@ Mat moe(const ModelConfig& config, const MoeWeights& w, const ConstMatRef& x,
                [&] { return Mat(static_cast<Real>(config.n_activated_experts) * size); });
   const Mat shared =
       tap("shared[s,d]", expert(w.shared_experts, x, {}, limit, kShared, {}, round), [&] {
-        return error::expert(round.e4m3(kShared.in, x, 128), w.shared_experts.w1,
+        return error::expert(round.e4m3(kShared.in, x, 128).value, w.shared_experts.w1,
                              w.shared_experts.w2, w.shared_experts.w3, {}, limit);
       });
   return tap("out[s,d]", round.bf16("ffn.out", routed + shared),

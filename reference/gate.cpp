@@ -39,7 +39,10 @@ Routing route(const ModelConfig& config, const GateWeights& w, const ConstMatRef
   if (w.tid2eid.empty()) {
     const Mat biased = scores.rowwise() + w.bias;
     r.indices = tap("indices[s,a]", top_k(biased, active, ties), &biased, "scores");
-    if (tap.wants("indices.margin")) tap("indices.margin[s]", top_k_margin(biased, r.indices));
+    if (tap.wants("indices.margin")) {
+      tap("indices.margin[s]", top_k_margin(biased, r.indices),
+          [&] { return margin_error(8 * scores + biased.cwiseAbs()); });
+    }
   } else {
     r.indices = tap("indices[s,a]", hashed(w, ids, active));
   }

@@ -103,6 +103,11 @@ IntMat top_k(const ConstMatRef& scores, Index k, Ties ties) {
   return chosen;
 }
 
+Mat margin_error(const ConstMatRef& score_errors) {
+  const auto finite = score_errors.unaryExpr([](Real e) { return std::isfinite(e) ? e : 0; });
+  return 2 * finite.rowwise().maxCoeff();
+}
+
 Mat top_k_margin(const ConstMatRef& scores, const IntMat& chosen) {
   Mat margin(scores.rows(), 1);
   std::vector<bool> taken;
@@ -133,7 +138,7 @@ IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& freq
   const Positions at{start};
   tap.bind("i", heads).bind("j", j);
 
-  const Mat qr8 = round.e4m3("indexer.wq_b.in", qr, 128);
+  const Mat qr8 = round.e4m3("indexer.wq_b.in", qr, 128).value;
   const Mat q_b = tap("wq_b.out[s,i,j]", round.bf16("indexer.wq_b.out", linear(qr8, w.wq_b)),
                       [&] { return error::linear(qr8, w.wq_b); });
   const Mat q_roped = tap(
@@ -178,7 +183,8 @@ IntMat index(const ModelConfig& config, const IndexerWeights& w, const Row& freq
             [&] { return score_error(in, heads, keys); });
     IntMat chosen = tap("topk_idxs[s,k]", select(scores), &scores, "index_score");
     if (tap.wants("topk_idxs.margin")) {
-      tap("topk_idxs.margin[s]", top_k_margin(scores, chosen));
+      tap("topk_idxs.margin[s]", top_k_margin(scores, chosen),
+          [&] { return margin_error(score_error(in, heads, keys)); });
     }
     return chosen;
   }

@@ -32,6 +32,8 @@ IntMat top_k(const ConstMatRef& scores, Index k, Ties ties = Ties::lowest);
 // Distance between the last chosen and the first rejected score of each row; +inf when nothing was
 // rejected.
 Mat top_k_margin(const ConstMatRef& scores, const IntMat& chosen);
+// Its running error E[s, 1]: two scores, each off by the largest error of its row.
+Mat margin_error(const ConstMatRef& score_errors);
 
 // x[s, d] and qr[s, q] at positions start … -> chosen entry numbers [s, min(index_topk, entries)],
 // -1 = none.

@@ -6,6 +6,7 @@
 
 #include "core/error.hpp"
 #include "reference/error_bound.hpp"
+#include "reference/indexer.hpp"
 #include "reference/linear.hpp"
 #include "reference/rms_norm.hpp"
 
@@ -99,8 +100,7 @@ Row Model::head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& 
   const Mat y = tap.in("norm")(
       "out[s,d]", round.bf16("norm.out", rms_norm(x, norm, config().norm_eps)),
       [&] { return error::rms_norm(rms_norm(x, norm, config().norm_eps), x.cols()); });
-  if (tap.wants("logits_all"))
-    tap("logits_all[s,v]", linear(y, head_), [&] { return error::linear(y, head_); });
+  if (tap.wants("logits_all") || tap.wants("logits_all.margin")) all_logits(y, tap);
   if (tap.wants("logprobs")) log_probabilities(y, next_ids, tap);
   Row logits;
   for (const std::int64_t p : logits_at) {
@@ -109,6 +109,14 @@ Row Model::head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& 
     logits = tap.at(p)("logits[v]", linear(row, head_), [&] { return error::linear(row, head_); });
   }
   return logits;
+}
+
+void Model::all_logits(const Mat& y, const Tap& tap) const {
+  const auto error = [&] { return error::linear(y, head_); };
+  const Mat z = tap("logits_all[s,v]", linear(y, head_), error);
+  if (!tap.wants("logits_all.margin")) return;
+  // What greedy decoding decides by.
+  tap("logits_all.margin[s]", top_k_margin(z, top_k(z, 1)), [&] { return margin_error(error()); });
 }
 
 void Model::log_probabilities(const Mat& y, std::span<const std::int32_t> next_ids,

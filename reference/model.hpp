@@ -50,6 +50,7 @@ class Model {
   Row head(const ConstMatRef& streams, const HcHeadWeights& hc, const Row& norm, std::int64_t start,
            std::span<const std::int32_t> next_ids, const std::vector<std::int64_t>& logits_at,
            const Tap& tap, const Round& round) const;
+  void all_logits(const Mat& y, const Tap& tap) const;
   void log_probabilities(const Mat& y, std::span<const std::int32_t> next_ids,
                          const Tap& tap) const;
   void mtp(const ConstMatRef& streams, std::span<const std::int32_t> next_ids, std::int64_t start,

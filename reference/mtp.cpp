@@ -35,8 +35,8 @@ Mat mtp_input(const ModelConfig& config, const MtpWeights& w, const ConstMatRef&
   const Mat hnorm =
       tap.in("hnorm")("out[s,n,d]", round.bf16("mtp.hnorm.out", rms_norm(by_stream, w.hnorm, eps)),
                       [&] { return error::rms_norm(rms_norm(by_stream, w.hnorm, eps), d); });
-  const Mat enorm8 = round.e4m3("mtp.e_proj.in", enorm, 128);
-  const Mat hnorm8 = round.e4m3("mtp.h_proj.in", hnorm, 128);
+  const Mat enorm8 = round.e4m3("mtp.e_proj.in", enorm, 128).value;
+  const Mat hnorm8 = round.e4m3("mtp.h_proj.in", hnorm, 128).value;
   const Mat e_proj =
       tap.in("e_proj")("out[s,d]", round.bf16("mtp.e_proj.out", linear(enorm8, w.e_proj)),
                        [&] { return error::linear(enorm8, w.e_proj); });

@@ -44,8 +44,6 @@ Mat rounded(Format format, const ConstMatRef& x, Index columns) {
   return x;
 }
 
-bool has_grid(Format format) { return format == Format::bf16 || format == Format::fp32; }
-
 // Uniform in [-1, 1), from the value itself: the same at any thread count and in any order.
 Real share(std::uint64_t seed, Real value) {
   std::uint64_t z = std::bit_cast<std::uint64_t>(static_cast<double>(value)) + seed;
@@ -91,12 +89,20 @@ Mat Round::bf16_inside(std::string_view site, Mat x, const ErrorScale& error) co
   return rounded(at(site, Format::bf16), x, -1);
 }
 
-Mat Round::e4m3(std::string_view site, const ConstMatRef& x, int block, Index columns) const {
-  return rounded(at(site, block == 64 ? Format::fp8_1x64 : Format::fp8_1x128), x, columns);
+Stored Round::quantised(std::string_view site, Format official, const ConstMatRef& x,
+                        Index columns) const {
+  if (columns < 0) columns = x.cols();
+  const Format format = at(site, official);
+  return {rounded(format, x, columns), format == Format::none ? Mat() : Mat(x), format, false,
+          columns};
 }
 
-Mat Round::e2m1(std::string_view site, const ConstMatRef& x) const {
-  return rounded(at(site, Format::fp4_1x32), x, -1);
+Stored Round::e4m3(std::string_view site, const ConstMatRef& x, int block, Index columns) const {
+  return quantised(site, block == 64 ? Format::fp8_1x64 : Format::fp8_1x128, x, columns);
+}
+
+Stored Round::e2m1(std::string_view site, const ConstMatRef& x) const {
+  return quantised(site, Format::fp4_1x32, x, -1);
 }
 
 Real Round::fp32(std::string_view site, Real x) const { return stored(at(site, Format::fp32), x); }

@@ -42,13 +42,15 @@ class Round {
   // FP8 with one power-of-two scale per `block` values of a row, and back. The first `columns` of
   // each row are quantised (-1: all). Official: act_quant, 1x128 before a product with a quantised
   // weight, 1x64 for what the attention caches hold.
-  Mat e4m3(std::string_view site, const ConstMatRef& x, int block, Index columns = -1) const;
+  Stored e4m3(std::string_view site, const ConstMatRef& x, int block, Index columns = -1) const;
   // FP4 with one power-of-two scale per 32 values, and back. Official: fp4_act_quant.
-  Mat e2m1(std::string_view site, const ConstMatRef& x) const;
+  Stored e2m1(std::string_view site, const ConstMatRef& x) const;
   // One float32 operation.
   Real fp32(std::string_view site, Real x) const;
 
  private:
+  Stored quantised(std::string_view site, Format official, const ConstMatRef& x,
+                   Index columns) const;
   // What happens at a site whose official format is this one.
   Format at(std::string_view site, Format official) const;
 

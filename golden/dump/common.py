@@ -116,6 +116,7 @@ def make_selection(args: argparse.Namespace) -> Selection:
         layers=parse_layers(args.layers) if args.layers else None,
         rows=parse_positions(args.rows) if args.rows else None,
         optional=args.optional,
+        codes=getattr(args, "codes", False),
         whole=args.keep_rows or ALWAYS_WHOLE,
     )
 
@@ -128,6 +129,8 @@ def torch_version() -> str:
 def to_numpy(value: torch.Tensor) -> tuple[np.ndarray, str]:
     """(array, dtype attribute): integers as int32, BF16 as float32 with dtype bf16."""
     value = value.detach().cpu()
+    if value.dtype == torch.uint8:
+        return value.numpy(), "uint8"
     if not value.is_floating_point():
         return value.to(torch.int32).numpy(), "int"
     array = value.float() if value.dtype == torch.bfloat16 else value

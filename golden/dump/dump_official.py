@@ -113,7 +113,19 @@ class OfficialRun:
         tap = self.taps.find(name)
         assert tap is not None
         rank = len(tap.axes.split(","))
+        self._keep_codes(name, value)
         return (value.squeeze(0) if value.ndim == rank + 1 else value).clone()
+
+    def _keep_codes(self, name: str, value: torch.Tensor) -> None:
+        """Codes and scales of a value that the kernels have just quantised, where asked for. Columns that are
+        not quantised (the rotated ones) have code 0."""
+        if not self.selection.codes or not self.taps.quantised(name) or kernels.latest_codes is None:
+            return
+        codes, scales = (part.squeeze(0) for part in kernels.latest_codes)
+        padded = codes.new_zeros(value.squeeze(0).shape)
+        padded[..., : codes.size(-1)] = codes
+        self.recorder.values[f"{name}.code"] = padded
+        self.recorder.values[f"{name}.scale"] = scales.flatten(1)
 
     def call(self, start: int, count: int) -> dict[str, torch.Tensor]:
         """One forward call of positions start … start+count-1, then the MTP blocks on its result."""
@@ -156,6 +168,9 @@ def parse_arguments(argv: Optional[list[str]]) -> argparse.Namespace:
         default="cpu",
         help="cuda with official_float32 runs DeepSeek's own kernels, otherwise our stand-ins",
     )
+    parser.add_argument(
+        "--codes", action="store_true", help="codes and scale bytes too, beside every quantised tap that is written"
+    )
     parser.add_argument("--allow-unknown-revision", action="store_true")
     return parser.parse_args(argv)
 
@@ -164,6 +179,12 @@ def check(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     if args.mtp and args.layers:
         raise DumpError(
             "--mtp needs the whole model", found=f"--layers {args.layers}", hint="drop one of the two"
+        )
+    if args.codes and (args.rounding == "exact" or args.device == "cuda"):
+        raise DumpError(
+            "--codes needs quantisation by our stand-in kernels",
+            found=f"--rounding {args.rounding} --device {args.device}",
+            hint="--rounding official on the CPU",
         )
     if args.device == "cuda" and not torch.cuda.is_available():
         raise DumpError("no CUDA device", expected="a GPU that torch can use", hint="--device cpu")

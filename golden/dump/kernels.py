@@ -35,6 +35,15 @@ E2M1_TIES_UP = (0.75, 1.75, 3.5)  # ... the upper one
 
 _rounding = "exact"
 
+# What the last quantisation in place stored: codes [..., N] and E8M0 scale bytes [..., N/block], uint8.
+latest_codes: Optional[tuple[torch.Tensor, torch.Tensor]] = None
+
+
+def _remember(codes: torch.Tensor, scale: torch.Tensor) -> None:
+    global latest_codes
+    exponent = torch.frexp(scale.squeeze(-1))[1] - 1
+    latest_codes = (codes.flatten(-2), (exponent + 127).to(torch.uint8))
+
 
 def install(rounding: str) -> None:
     """Choose the rounding and make `import kernel` and `import fast_hadamard_transform` find these
@@ -73,15 +82,20 @@ def power_of_two_scale(largest: torch.Tensor, inverse_maximum: float) -> torch.T
     return torch.ldexp(torch.ones_like(ratio), exponent)
 
 
-def round_e2m1(x: torch.Tensor) -> torch.Tensor:
-    """Nearest E2M1 value, ties to even, of values in [-6, 6]; same shape and type."""
+def encode_e2m1(x: torch.Tensor) -> torch.Tensor:
+    """Code of the nearest E2M1 value without its sign, ties to even, of values in [-6, 6]; same shape."""
     magnitude = x.abs()
     code = torch.zeros_like(x, dtype=torch.int64)
     for tie in E2M1_TIES_DOWN:
         code += magnitude > tie
     for tie in E2M1_TIES_UP:
         code += magnitude >= tie
-    return torch.tensor(E2M1_VALUES, dtype=x.dtype, device=x.device)[code].copysign(x)
+    return code
+
+
+def round_e2m1(x: torch.Tensor) -> torch.Tensor:
+    """Nearest E2M1 value, ties to even, of values in [-6, 6]; same shape and type."""
+    return torch.tensor(E2M1_VALUES, dtype=x.dtype, device=x.device)[encode_e2m1(x)].copysign(x)
 
 
 def act_quant(
@@ -104,6 +118,7 @@ def act_quant(
     scale = power_of_two_scale(largest, 1 / 448) if scale_fmt is not None else largest * (1 / 448)
     codes = (values / scale).clamp(-448.0, 448.0).to(torch.float8_e4m3fn)
     if inplace:
+        _remember(codes.view(torch.uint8), scale)
         return x.copy_((codes.float() * scale).flatten(-2))
     return codes.flatten(-2), scale.squeeze(-1).to(scale_dtype)
 
@@ -116,7 +131,9 @@ def fp4_act_quant(x: torch.Tensor, block_size: int = 32, inplace: bool = False) 
         return x
     values = x.unflatten(-1, (-1, block_size)).float()
     scale = power_of_two_scale(values.abs().amax(-1, keepdim=True).clamp(min=6 * 2.0**-126), 1 / 6)
-    return x.copy_((round_e2m1((values / scale).clamp(-6.0, 6.0)) * scale).flatten(-2))
+    held = (values / scale).clamp(-6.0, 6.0)
+    _remember((encode_e2m1(held) + 8 * held.signbit()).to(torch.uint8), scale)
+    return x.copy_((round_e2m1(held) * scale).flatten(-2))
 
 
 # ---- products with quantised weights (§9.1, §9.4) ------------------------------------------------

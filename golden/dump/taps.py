@@ -29,6 +29,7 @@ class TapInfo:
     site: str
     eq: str
     optional: bool
+    quantised: bool = False
 
 
 class TapList:
@@ -57,6 +58,7 @@ class TapList:
             row["official_site"],
             "" if row["eq"] == "-" else row["eq"],
             optional,
+            "quantise-dequantise" in note,
         )
 
     @staticmethod
@@ -67,7 +69,18 @@ class TapList:
         return re.sub(r"\.experts\.\d+\.", ".experts.E.", name)
 
     def find(self, name: str) -> Optional[TapInfo]:
-        return self._taps.get(self.pattern(name))
+        pattern = self.pattern(name)
+        known = self._taps.get(pattern)
+        stem, _, leaf = pattern.rpartition(".")
+        beside = self._taps.get(stem)
+        if known is not None or beside is None or not beside.quantised or leaf not in ("code", "scale"):
+            return known
+        axes = beside.axes if leaf == "code" else beside.axes.split(",")[0] + ",blocks"
+        return TapInfo(pattern, axes, "uint8", beside.site, beside.eq, True)
+
+    def quantised(self, name: str) -> bool:
+        tap = self._taps.get(self.pattern(name))
+        return tap is not None and tap.quantised
 
     def order(self, name: str) -> tuple[int, ...]:
         """Sort key: layers in order, inside a layer the order of the list."""
@@ -76,7 +89,10 @@ class TapList:
             0 if name == "embed" else 1 if name.startswith("layers.") else 3 if name.startswith("mtp.") else 2
         )
         block = numbers[0] if kind in (1, 3) else 0
-        return (kind, block, self._order[self.pattern(name)], *numbers[1:])
+        pattern = self.pattern(name)
+        stem, _, leaf = pattern.rpartition(".")
+        beside = pattern not in self._order  # codes and scales follow their tap
+        return (kind, block, self._order[stem if beside else pattern], *numbers[1:], beside, leaf == "scale")
 
 
 @dataclass
@@ -88,6 +104,7 @@ class Selection:
     layers: Optional[tuple[int, int]] = None
     rows: Optional[frozenset[int]] = None
     optional: bool = False
+    codes: bool = False  # codes and scales beside quantised taps
     whole: Sequence[str] = field(default=ALWAYS_WHOLE)
 
     def wants(self, name: str, tap: TapInfo) -> bool:

@@ -25,6 +25,7 @@ from errors import DumpError
 SCHEMA = "trace/1"
 CHUNK_BYTES = 1 << 20  # a chunk is whole rows, at most about this size
 COMPACT_BYTES = 2048  # up to here an array lies in its object header, which has a checksum of its own
+BESIDE = ("margin", "code", "scale")  # of a tap, in datasets of their own
 FILE_TYPES = {"f4": "<f4", "f8": "<f8", "i4": "<i4", "u1": "|u1"}
 
 
@@ -154,7 +155,11 @@ class TraceWriter:
         """
         if self._call is None:
             raise DumpError(f"{tap}: no call has begun", hint="call begin_call(start_pos) first")
-        group_name, _, leaf = tap.replace(".", "/").rpartition("/")
+        group_name, _, leaf = tap.rpartition(".")
+        while leaf.partition(".")[0] in BESIDE:  # "kv.code" is one name: kv is a dataset, not a group
+            group_name, _, stem = group_name.rpartition(".")
+            leaf = f"{stem}.{leaf}"
+        group_name = group_name.replace(".", "/")
         parent = _require_group(self._call, group_name) if group_name else self._call
         dataset = _write_array(parent, leaf, values)
         for name, text in (("axes", axes), ("dtype", dtype), ("site", site), ("eq", eq)):

@@ -76,6 +76,8 @@ TEST(Comparison, ZerosConstantsAndNothingFiniteSayNothing) {
   EXPECT_TRUE(compared({0}, {0}, {1}).meaningless());
   EXPECT_TRUE(compared({3, 3}, {3, 3}, {1, 1}).meaningless());
   EXPECT_TRUE(compared({kNan, kInf}, {kNan, kInf}, {1, 1}).meaningless());
+  EXPECT_FALSE(compared({3, 3}, {3, 3}, {1, 1}).meaningless(true));
+  EXPECT_TRUE(compared({0, 0}, {0, 0}, {1, 1}).meaningless(true));
   EXPECT_FALSE(compared({3}, {3}, {1}).meaningless());
   EXPECT_FALSE(compared({3, 4}, {3, 4}, {1, 1}).meaningless());
   EXPECT_FALSE(compared({kNan, 3, 4}, {kNan, 3, 4}, {1, 1, 1}).meaningless());

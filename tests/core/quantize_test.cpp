@@ -298,5 +298,62 @@ INSTANTIATE_TEST_SUITE_P(Formats, QuantizeBulk,
                                   std::to_string(param.param.block);
                          });
 
+// The smallest of all margins of a row.
+double margin(const BlockFormat& format, const std::vector<float>& x) {
+  std::vector<double> codes(x.size()), scales(x.size());
+  std::fill(scales.begin(), scales.end(), INFINITY);
+  quantization_margins(format, x.data(), static_cast<std::int64_t>(x.size()), codes.data(),
+                       scales.data());
+  return std::min(*std::min_element(codes.begin(), codes.end()),
+                  *std::min_element(scales.begin(), scales.end()));
+}
+
+TEST(QuantizationMargins, IsTheDistanceToTheNearestBoundary) {
+  // Scale 1 for magnitudes in (3, 6]; codes 4 and 1 end at 5 and 1.25.
+  EXPECT_NEAR(margin(kFp4Block32, {4.8F, 1.1F}), 0.15, 1e-6);
+  EXPECT_NEAR(margin(kFp4Block32, {4.9F, 1.0F}), 0.1, 1e-6);
+  EXPECT_NEAR(margin(kFp4Block32, {3.02F, 1.0F}), 0.02, 1e-6);  // the scale halves at 3
+  EXPECT_EQ(margin(kFp4Block32, {6.0F}), 0);                    // and doubles after 6
+  // Far below the floor of FP8 only the codes decide: scale 2^-22, code 0 until 2^-10 of it.
+  EXPECT_NEAR(margin(kFp8Block64, {0.0F}), 0x1p-32, 1e-12);
+}
+
+// Moving every value by less changes nothing; moving one by a little more changes something.
+TEST(QuantizationMargins, IsSharp) {
+  for (const BlockFormat& format : {kFp8Block64, kFp4Block32}) {
+    const Rng rng(7, "margins");
+    for (std::uint64_t trial = 0; trial < 200; ++trial) {
+      std::vector<float> x(static_cast<std::size_t>(format.block));
+      for (std::size_t i = 0; i < x.size(); ++i)
+        x[i] = static_cast<float>(4 * rng.uniform(1000 * trial + i) - 2);
+      const double m = margin(format, x);
+      const Quantised before = quantised(format, x);
+      const auto differs = [&](const std::vector<float>& y) {
+        const Quantised after = quantised(format, y);
+        return after.codes != before.codes || after.scales != before.scales;
+      };
+      std::vector<float> near = x;
+      for (std::size_t i = 0; i < x.size(); ++i)
+        near[i] += static_cast<float>(0.99 * m * (2 * rng.uniform(5000 * trial + i) - 1));
+      EXPECT_FALSE(differs(near));
+      // One value up or down, or all of them cut at a smaller largest magnitude.
+      const float step = static_cast<float>(1.01 * m) + 1e-6F;
+      float amax = 0;
+      for (const float v : x) amax = std::max(amax, std::fabs(v));
+      std::vector<float> cut = x;
+      for (float& v : cut) v = std::clamp(v, step - amax, amax - step);
+      bool changed = differs(cut);
+      for (std::size_t i = 0; i < x.size() && !changed; ++i) {
+        for (const float to : {x[i] + step, x[i] - step}) {
+          std::vector<float> moved = x;
+          moved[i] = to;
+          changed |= differs(moved);
+        }
+      }
+      EXPECT_TRUE(changed) << trial;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace dsv4
