@@ -17,8 +17,8 @@ namespace dsv4::cli {
 namespace {
 
 struct Options {
-  std::string trace, model, mode = "local", rounding, arith, backend = "reference", layers, rows,
-                            chunks;
+  std::vector<std::string> traces;  // the one to judge, then repeats of its run
+  std::string model, mode = "local", rounding, arith, backend = "reference", layers, rows, chunks;
   std::vector<std::string> taps, require;
   std::int64_t call = -1;
   bool json = false, quiet = false, every_call = false;
@@ -58,20 +58,21 @@ std::shared_ptr<const Arithmetic> declared_arithmetic(const Options& o, const st
   if (rounding != "official") {
     if (o.arith.empty()) return nullptr;
     throw UsageError(
-        fmt::format("--arith {}: {} is a trace in exact numerics", name, o.trace),
+        fmt::format("--arith {}: {} is a trace in exact numerics", name, o.traces.front()),
         "a declared arithmetic says what happens at the rounding sites of official numerics");
   }
   return std::make_shared<Arithmetic>(load_arithmetic(name));
 }
 
 int run(const Options& o) {
-  const golden::TraceFile trace(o.trace);
+  const golden::TraceFile trace(o.traces.front());
+  const std::vector<golden::TraceFile> repeats(o.traces.begin() + 1, o.traces.end());
   const std::string declared =
       trace.attributes().rounding.empty() ? "exact" : trace.attributes().rounding;
   if (!o.rounding.empty() && o.rounding != declared) {
-    throw UsageError(
-        fmt::format("--rounding {}: {} declares rounding \"{}\"", o.rounding, o.trace, declared),
-        "leave --rounding out to use what the trace declares");
+    throw UsageError(fmt::format("--rounding {}: {} declares rounding \"{}\"", o.rounding,
+                                 o.traces.front(), declared),
+                     "leave --rounding out to use what the trace declares");
   }
   const Checkpoint checkpoint = Checkpoint::open(o.model);
   for (const auto& w : checkpoint.warnings()) say(o.quiet, "warning: {}", w);
@@ -80,7 +81,8 @@ int run(const Options& o) {
   const auto backend = make_backend(o.backend);
   Progress progress("verify", 100, "%", o.quiet);
   options.progress = [&](double fraction) { progress.update(100 * fraction); };
-  const conformance::Report report = conformance::verify(trace, checkpoint, *backend, options);
+  const conformance::Report report =
+      conformance::verify(trace, checkpoint, *backend, options, repeats);
   progress.finish();
   for (const auto& note : report.notes) say(o.quiet, "note: {}", note);
   if (o.json) {
@@ -99,7 +101,11 @@ void add_verify(CLI::App& app, int& exit_code) {
   auto o = std::make_shared<Options>();
   CLI::App* c =
       app.add_subcommand("verify", "Compare a trace with the float64 reference, stage by stage");
-  c->add_option("trace", o->trace, "Trace file (HDF5, schema trace/1)")->required();
+  c->add_option(
+       "traces", o->traces,
+       "Trace file (HDF5, schema trace/1); after it, repeats of the same run: their distance "
+       "to it is the port's own noise")
+      ->required();
   c->add_option("--model", o->model, "Checkpoint directory in the official layout")->required();
   c->add_option("--mode", o->mode,
                 "local: every stage from the trace's own inputs; chained: from the token ids")

@@ -213,6 +213,7 @@ void Comparer::judge_row(const RowRef& ref, const Origin& origin, std::int64_t k
     std::sort(b.begin(), b.end(), std::greater<>());
   }
   const std::vector<double> bound = bounds(ref, origin, ours, b);
+  note_noise(f, ref, key, bound);
   if (closed(origin, ours.composite)) return f.stage.add_row(ref.row, a, b, bound);
   const auto keep = [&] {
     base_rows_[{ref.slot->info->name, key}] =
@@ -220,7 +221,7 @@ void Comparer::judge_row(const RowRef& ref, const Origin& origin, std::int64_t k
   };
   if (!p.exact_ceiling) {
     f.by_ensemble = true;
-    unbounded_ |= a != b;
+    unbounded_ |= a != b || f.noise.max_error() > 0;
     f.span.set_judge_by_ensemble();
     keep();
     return f.span.add_row(ref.row, a, b, bound);
@@ -231,6 +232,15 @@ void Comparer::judge_row(const RowRef& ref, const Origin& origin, std::int64_t k
   f.pending.push_back({key, ref.row, one.worst()});
   over_ceiling_ = true;
   keep();
+}
+
+void Comparer::note_noise(Finding& f, const RowRef& ref, std::int64_t key,
+                          std::span<const double> bound) {
+  for (TraceTable& repeat : repeats_) {
+    const RowRef other = repeat.find(ref.slot->info->name, key);
+    if (!other.slot || other.slot->width != ref.slot->width) continue;
+    f.noise.add_row(ref.row, row_of(*ref.slot, ref.row), row_of(*other.slot, other.row), bound);
+  }
 }
 
 void Comparer::measure(const Slot* slot, const std::string& tap, std::int64_t key,

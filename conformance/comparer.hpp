@@ -54,6 +54,8 @@ struct Finding {
   std::vector<PendingChoice> pending_choices;
   bool illegal = false;
   std::int64_t choice_row = -1;
+  Comparison noise;             // of repeats of the run, against the trace that is judged
+  std::int64_t noisy_rows = 0;  // discrete taps: rows in which some repeat chose differently
   std::int64_t rows = 0, inherited = 0, replays = 0;
   double margin = 0;
   int origin = -1;                        // interned span
@@ -72,6 +74,9 @@ class Comparer : public TapSink {
   void on_index(IndexEvent& event) override;
   bool wants(std::string_view name) const override;
 
+  // Further traces of the same run: how far they are from the one that is judged is noted, in units
+  // of its bounds. They must outlive this.
+  void compare_repeats(std::vector<TraceTable>& repeats) { repeats_ = repeats; }
   // Makes this comparer a member of the ensemble around `base`: it judges nothing and measures its
   // distance to it.
   void perturb(const Perturbation& p, const Comparer& base);
@@ -117,6 +122,8 @@ class Comparer : public TapSink {
   void judge_row(const RowRef& ref, const Origin& origin, std::int64_t key, const Ours& ours);
   std::vector<double> bounds(const RowRef& ref, const Origin& origin, const Ours& ours,
                              std::span<const double> theirs) const;
+  void note_noise(Finding& f, const RowRef& ref, std::int64_t key, std::span<const double> bound);
+  void note_noise(Finding& f, const RowRef& ref, std::int64_t key);  // choices
   void measure(const Slot* slot, const std::string& tap, std::int64_t key,
                std::span<const Real> ours);
   bool right_width(const TapMatch& m, Slot& slot, std::span<const std::int64_t> shape) const;
@@ -155,6 +162,7 @@ class Comparer : public TapSink {
       expert_rows_;  // "layers.3.ffn.experts.7" -> positions
   std::map<std::string, std::map<std::int64_t, int>> experts_seen_;
   BaseRows base_rows_;  // ours, before replacement, where an ensemble must judge
+  std::span<TraceTable> repeats_;
   const Comparer* base_ = nullptr;
   Perturbation perturbation_;
   struct Spread {

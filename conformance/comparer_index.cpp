@@ -89,6 +89,7 @@ void Comparer::judge_choice(const IndexEvent& event, const RowRef& ref, const Or
       base_ == nullptr && selection_.accepts(std::string(event.name), ref.slot->call, key);
   if (judged) {
     Finding& f = finding(ref, origin);
+    note_noise(f, ref, key);
     if (undecided) {
       f.pending_choices.push_back({scores_tap, key, ref.row, c});
       base_rows_[{scores_tap, key}] = scores_[{scores_tap, key}];
@@ -105,6 +106,20 @@ void Comparer::judge_choice(const IndexEvent& event, const RowRef& ref, const Or
   for (const std::int64_t t : theirs) {
     if (t >= 0 && at < ours.size()) ours[at++] = static_cast<std::int32_t>(t);
   }
+}
+
+void Comparer::note_noise(Finding& f, const RowRef& ref, std::int64_t key) {
+  const auto chosen = [](const RowRef& r) {
+    const auto row = std::span<const std::int64_t>(r.slot->integers)
+                         .subspan(static_cast<std::size_t>(r.row * r.slot->width),
+                                  static_cast<std::size_t>(r.slot->width));
+    return std::multiset<std::int64_t>(row.begin(), row.end());
+  };
+  const bool noisy = std::any_of(repeats_.begin(), repeats_.end(), [&](TraceTable& repeat) {
+    const RowRef other = repeat.find(ref.slot->info->name, key);
+    return other.slot && chosen(other) != chosen(ref);
+  });
+  if (noisy) ++f.noisy_rows;
 }
 
 void Comparer::note_choice(Finding& f, const Choice& c, std::int64_t row) {

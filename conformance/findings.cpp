@@ -159,6 +159,7 @@ class Conclusion {
 
   Result judge_choice(Slot& slot, Finding& f, Result r) const {
     settle(f, r);
+    r.noisy_rows = f.noisy_rows;
     r.verdict = Verdict::passed;
     const Choice& c = f.worst_choice;
     r.error = c.gap;
@@ -190,6 +191,14 @@ class Conclusion {
     r.position = position(slot, key);
   }
 
+  // How far repeats of the run are apart: beside the stage's bounds, or beside the ensemble's.
+  static void note_noise(const Finding& f, Result& r) {
+    r.spread = f.noise.max_error();
+    const bool by_ensemble = f.by_ensemble && f.span.rows() > 0;
+    r.spread_ratio =
+        by_ensemble ? ratio(r.spread, 2 * f.spread_max) : std::max(0.0, f.noise.worst().ratio);
+  }
+
   Result judge_values(Slot& slot, Finding& f, Result r) const {
     std::vector<Worst> over;
     for (PendingRow& p : f.pending) {
@@ -201,6 +210,7 @@ class Conclusion {
       over.push_back(p.worst);
       if (p.worst.ratio <= 1) ++r.behind_choices;
     }
+    note_noise(f, r);
     Worst worst = f.stage.worst();
     if (f.by_ensemble && f.span.rows() > 0) {
       Worst w = f.span.worst();

@@ -37,6 +37,11 @@ ordered_json to_json(const Result& r) {
   j["equal"] = r.equal;
   j["behind_choices"] = r.behind_choices;
   if (r.replays > 0) j["margin"] = number(r.margin);
+  if (r.spread > 0 || r.spread_ratio > 0) {
+    j["spread"] = number(r.spread);
+    j["spread_ratio"] = number(r.spread_ratio);
+  }
+  if (r.noisy_rows > 0) j["noisy_rows"] = r.noisy_rows;
   return j;
 }
 
@@ -49,6 +54,7 @@ struct Line {
   const Result* worst = nullptr;
   int calls = 0;
   std::int64_t rows = 0, inherited = 0, replays = 0;
+  Result noise;  // only its spreads and noisy rows
   std::map<Verdict, int> verdicts;
 
   void add(const Result& r) {
@@ -56,6 +62,9 @@ struct Line {
     rows += r.rows;
     inherited += r.inherited;
     replays += r.replays;
+    noise.noisy_rows += r.noisy_rows;
+    noise.spread = std::max(noise.spread, r.spread);
+    noise.spread_ratio = std::max(noise.spread_ratio, r.spread_ratio);
     ++verdicts[r.verdict];
     const bool failed = r.verdict == Verdict::failed;
     const bool worst_failed = worst && worst->verdict == Verdict::failed;
@@ -104,6 +113,12 @@ std::string notes(const Line& line) {
   std::vector<std::string> out;
   if (line.replays > 0)
     out.push_back(fmt::format("{} replayed, widest gap {:.1e}", line.replays, line.worst->margin));
+  if (line.noise.spread > 0) {
+    out.push_back(fmt::format("repeats differ by {:.1e}, {:.2g} of the bound", line.noise.spread,
+                              line.noise.spread_ratio));
+  }
+  if (line.noise.noisy_rows > 0)
+    out.push_back(fmt::format("repeats choose otherwise in {} rows", line.noise.noisy_rows));
   if (line.inherited > 0)
     out.push_back(fmt::format("{} of {} rows inherited", line.inherited, line.rows));
   if (!line.worst->reason.empty()) out.push_back(line.worst->reason);
@@ -115,6 +130,24 @@ std::string repro(const Report& report, const Result& r) {
       r.position >= 0 ? fmt::format(" --rows {}-{}", r.position, r.position) : "";
   return fmt::format("dsv4 verify {} --model {} --mode {} --taps '{}' --call {}{}", report.trace,
                      report.model, report.mode, r.tap, r.call, rows);
+}
+
+// What repeats of the run say of the port itself.
+std::string noise_floor(const Report& report) {
+  if (report.repeats.empty()) return {};
+  const auto moved =
+      std::count_if(report.results.begin(), report.results.end(),
+                    [](const Result& r) { return r.spread > 0 || r.noisy_rows > 0; });
+  std::string text = fmt::format("  noise floor of {} traces: {} of {} datasets differ\n",
+                                 report.repeats.size() + 1, moved, report.results.size());
+  if (const Result* f = report.first_unstable()) {
+    text += fmt::format(
+        "  the port's own nondeterminism: {} (call {}) is the first whose repeats are further "
+        "apart "
+        "than its bound: {:.3e}, {:.3g} times the bound\n",
+        f->tap, f->call, f->spread, f->spread_ratio);
+  }
+  return text;
 }
 
 bool shown(Verdict v) { return v != Verdict::absent; }
@@ -132,6 +165,16 @@ ordered_json to_json(const Report& report) {
         {"tap", f->tap},     {"call", f->call},           {"position", f->position},
         {"index", f->index}, {"error", number(f->error)}, {"bound", number(f->bound)}};
     if (!f->reason.empty()) j["first_difference"]["reason"] = f->reason;
+  }
+  if (!report.repeats.empty()) {
+    j["repeats"] = report.repeats;
+    j["first_unstable"] = nullptr;
+    if (const Result* f = report.first_unstable()) {
+      j["first_unstable"] = {{"tap", f->tap},
+                             {"call", f->call},
+                             {"spread", number(f->spread)},
+                             {"spread_ratio", number(f->spread_ratio)}};
+    }
   }
   j["notes"] = report.notes;
   j["declared"] = report.declared;
@@ -180,12 +223,12 @@ std::string to_text(const Report& report, const ModelConfig& config, const TextS
   std::int64_t replays = 0, inherited = 0, behind = 0, elements = 0, equal = 0;
   for (const Result& r : report.results) {
     const auto m = find_tap(r.tap, static_cast<int>(config.n_layers));
-    if (!m || m->info->dtype != "bf16") continue;
-    elements += r.elements;
-    equal += r.equal;
     replays += r.replays;
     inherited += r.inherited;
     behind += r.behind_choices;
+    if (!m || m->info->dtype != "bf16") continue;
+    elements += r.elements;
+    equal += r.equal;
   }
   if (report.rounding == "official" && elements > 0) {
     fmt::format_to(out, "  {} of {} BF16 values are equal bit for bit ({:.4f} %)\n", equal,
@@ -206,6 +249,7 @@ std::string to_text(const Report& report, const ModelConfig& config, const TextS
   if (inherited > 0)
     fmt::format_to(out, "  {} rows are inherited: they read values that the trace does not have\n",
                    inherited);
+  text += noise_floor(report);
   if (const Result* f = report.first_difference()) {
     fmt::format_to(out,
                    "\nfirst difference: {} at position {} [{}]: error {:.3e}, bound {:.3e} (ours "

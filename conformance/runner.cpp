@@ -67,6 +67,33 @@ double coarsest_unit(TraceTable& table) {
   return unit;
 }
 
+// Repeats must be runs of the same model on the same ids; how they were split into calls is free.
+std::vector<TraceTable> tables_of_repeats(std::span<const golden::TraceFile> repeats,
+                                          const golden::TraceFile& judged,
+                                          const Checkpoint& checkpoint, Report& report) {
+  std::vector<TraceTable> tables;
+  for (const golden::TraceFile& repeat : repeats) {
+    require_same_model(repeat, checkpoint, report.notes);
+    const std::size_t n = std::min(repeat.input_ids().size(), judged.input_ids().size());
+    if (!std::equal(repeat.input_ids().begin(),
+                    repeat.input_ids().begin() + static_cast<std::ptrdiff_t>(n),
+                    judged.input_ids().begin())) {
+      throw TraceError(fmt::format("{}: other token ids than {}", repeat.path().string(),
+                                   judged.path().string()),
+                       "a repeat is a further trace of the same run");
+    }
+    if (repeat.attributes().rounding != judged.attributes().rounding) {
+      throw TraceError(fmt::format("{}: rounding \"{}\", expected \"{}\" as in {}",
+                                   repeat.path().string(), repeat.attributes().rounding,
+                                   judged.attributes().rounding, judged.path().string()),
+                       "a repeat is a further trace of the same run");
+    }
+    report.repeats.push_back(repeat.path().string());
+    tables.emplace_back(repeat, checkpoint.config());
+  }
+  return tables;
+}
+
 // Reports progress per call and counts the work of the ensemble as the same again, each.
 class Meter {
  public:
@@ -114,7 +141,7 @@ void run_once(Backend& backend, const Case& request, Comparer& comparer, Meter& 
 }  // namespace
 
 Report verify(const golden::TraceFile& trace, const Checkpoint& checkpoint, Backend& backend,
-              const VerifyOptions& options) {
+              const VerifyOptions& options, std::span<const golden::TraceFile> repeats) {
   const ModelConfig& config = checkpoint.config();
   Report report;
   report.mode = options.mode == Mode::local ? "local" : "chained";
@@ -146,7 +173,9 @@ Report verify(const golden::TraceFile& trace, const Checkpoint& checkpoint, Back
   Meter meter(options, tokens);
   const auto begin = Clock::now();
   const double unit = coarsest_unit(table);
+  std::vector<TraceTable> others = tables_of_repeats(repeats, trace, checkpoint, report);
   Comparer judge(table, config, options.mode, options.selection, unit);
+  judge.compare_repeats(others);
   run_once(backend, request, judge, meter, options.first_layer);
   if (judge.needs_ensemble()) {
     meter.extend(tokens * options.ensemble);

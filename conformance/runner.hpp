@@ -31,8 +31,9 @@ struct VerifyOptions {
 };
 
 // Throws TraceError when the trace is of another model (config, fingerprint), UsageError for
-// impossible requests.
+// impossible requests. `repeats`: further traces of the same run; `trace` is judged, and their
+// distance to it is noted beside its bounds (the port's own noise).
 Report verify(const golden::TraceFile& trace, const Checkpoint& checkpoint, Backend& backend,
-              const VerifyOptions& options);
+              const VerifyOptions& options, std::span<const golden::TraceFile> repeats = {});
 
 }  // namespace dsv4::conformance

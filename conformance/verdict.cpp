@@ -5,6 +5,25 @@
 #include <tuple>
 
 namespace dsv4::conformance {
+namespace {
+
+// In the order of the forward pass: embedding, blocks, head, MTP; within a block that of taps.tsv.
+template <class Wanted>
+const Result* first_of(const std::vector<Result>& results, Wanted wanted) {
+  const auto key = [](const Result& r) {
+    const bool tail = r.block < 0 && r.tap != "embed";
+    const int block = r.block >= 0 ? r.block : tail ? std::numeric_limits<int>::max() / 2 : -1;
+    const bool mtp = r.tap.starts_with("mtp.");
+    return std::tuple(mtp, block, r.order, r.position);
+  };
+  const Result* first = nullptr;
+  for (const Result& r : results) {
+    if (wanted(r) && (!first || key(r) < key(*first))) first = &r;
+  }
+  return first;
+}
+
+}  // namespace
 
 std::string_view name(Verdict v) {
   switch (v) {
@@ -35,19 +54,11 @@ std::map<std::string, std::int64_t> Report::counts() const {
 }
 
 const Result* Report::first_difference() const {
-  // Embedding first, then the blocks, then the head, then MTP: the order of taps.tsv within a
-  // block.
-  const auto key = [](const Result& r) {
-    const bool tail = r.block < 0 && r.tap != "embed";
-    const int block = r.block >= 0 ? r.block : tail ? std::numeric_limits<int>::max() / 2 : -1;
-    const bool mtp = r.tap.starts_with("mtp.");
-    return std::tuple(mtp, block, r.order, r.position);
-  };
-  const Result* first = nullptr;
-  for (const Result& r : results) {
-    if (r.verdict == Verdict::failed && (!first || key(r) < key(*first))) first = &r;
-  }
-  return first;
+  return first_of(results, [](const Result& r) { return r.verdict == Verdict::failed; });
+}
+
+const Result* Report::first_unstable() const {
+  return first_of(results, [](const Result& r) { return r.spread_ratio > 1; });
 }
 
 int Report::exit_code() const {

@@ -45,6 +45,9 @@ struct Result {
   double margin = 0;          // widest score gap among the replayed decisions
   std::int64_t elements = 0;  // values compared (rows that only an ensemble could judge apart)
   std::int64_t equal = 0;     // of them, without any difference
+  double spread = 0;          // largest distance between the trace and a repeat of its run
+  double spread_ratio = 0;    // the same in units of each element's bound
+  std::int64_t noisy_rows = 0;  // rows of a discrete tap in which a repeat chose differently
   std::int64_t behind_choices =
       0;  // rows behind a choice that the trace does not show and that can fall either way
 };
@@ -54,11 +57,14 @@ struct Report {
   std::vector<Result> results;  // in the order of the forward pass, call by call
   std::vector<std::string> notes;
   std::vector<std::string> declared;  // deviations that the port declares (--arith)
+  std::vector<std::string> repeats;   // further traces of the same run
   double seconds_compute = 0, seconds_compare = 0, seconds_read = 0;
   std::int64_t bytes_compared = 0;
 
   std::map<std::string, std::int64_t> counts() const;
   const Result* first_difference() const;  // least (layer, stage, position); null: none
+  // The first dataset whose repeats are further apart than its bound; null: none.
+  const Result* first_unstable() const;
   int exit_code() const;  // 0 all compared passed, 1 a difference, 3 nothing was compared
 };
 
