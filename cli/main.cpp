@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/convert.hpp"
 #include "cli/diff.hpp"
 #include "cli/inspect.hpp"
 #include "cli/make_model.hpp"
@@ -37,6 +38,7 @@ int run(int argc, char** argv) {
   dsv4::cli::add_diff(app, exit_code);
   dsv4::cli::add_inspect(app, exit_code);
   dsv4::cli::add_make_model(app, exit_code);
+  dsv4::cli::add_convert(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

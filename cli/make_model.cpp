@@ -121,7 +121,7 @@ int run(const Options& o) {
       progress.emplace("make-model", static_cast<double>(total), "B", o.quiet || o.json);
     progress->update(static_cast<double>(done));
   };
-  const SyntheticReport report = write_synthetic_checkpoint(config, o.output, options);
+  const WrittenCheckpoint report = write_synthetic_checkpoint(config, o.output, options);
   progress.reset();
   if (o.json) {
     const nlohmann::ordered_json out = {{"schema_version", 1},     {"path", o.output},

@@ -13,6 +13,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "core/checkpoint_writer.hpp"
 #include "core/config.hpp"
 #include "core/manifest.hpp"
 
@@ -26,23 +27,15 @@ struct SyntheticOptions {
   std::function<void(std::uint64_t done, std::uint64_t total)> progress;  // bytes
 };
 
-struct SyntheticReport {
-  std::size_t tensors = 0;
-  std::size_t shards = 0;
-  std::uint64_t bytes = 0;  // of tensor data
-};
-
 // Names of the presets: tiny, engine, flash-layer, pro-layer.
 const std::vector<std::string_view>& synthetic_presets();
 // The root config.json of a preset. Throws UsageError for another name.
 nlohmann::json synthetic_preset(std::string_view name);
 
-// Writes config.json, the shards and their index into `dir`, which must not exist or be empty. The
-// files appear all at once: they are written to a directory beside it, which is then renamed.
-// Memory stays below 200 MB whatever the size.
-SyntheticReport write_synthetic_checkpoint(const nlohmann::json& config,
-                                           const std::filesystem::path& dir,
-                                           const SyntheticOptions& options);
+// Writes the checkpoint (checkpoint_writer.hpp). Memory stays below 200 MB whatever the size.
+WrittenCheckpoint write_synthetic_checkpoint(const nlohmann::json& config,
+                                             const std::filesystem::path& dir,
+                                             const SyntheticOptions& options);
 
 // The bytes of one tensor. Value i depends on (seed, name, i) only. Exposed for tests.
 class SyntheticWeights {

@@ -381,10 +381,9 @@ File File::open(const std::filesystem::path& path) {
 
 File File::create(const std::filesystem::path& path, const std::string& shown) {
   prepare_library();
-  const Handle access = access_list();
   const Handle creation = creation_list(H5P_FILE_CREATE);
-  return {created(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose,
-                  shown),
+  return {created(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access_list().get()),
+                  H5Fclose, shown),
           shown};
 }
 

@@ -70,7 +70,7 @@ TEST(Synthetic, LayerPresetsHaveTrueSizes) {
 TEST(Synthetic, TinyOpensWithoutWarning) {
   const ScratchDir dir;
 
-  const SyntheticReport report =
+  const WrittenCheckpoint report =
       write_synthetic_checkpoint(synthetic_preset("tiny"), dir / "m", seeded(1));
   const Checkpoint model = Checkpoint::open(dir / "m");
 
@@ -85,7 +85,7 @@ TEST(Synthetic, SameSeedSameBytesWhateverTheShards) {
   SyntheticOptions sharded = seeded(1);
   sharded.shard_bytes = 3 << 20;
   write_synthetic_checkpoint(synthetic_preset("tiny"), dir / "a", seeded(1));
-  const SyntheticReport report =
+  const WrittenCheckpoint report =
       write_synthetic_checkpoint(synthetic_preset("tiny"), dir / "b", sharded);
   write_synthetic_checkpoint(synthetic_preset("tiny"), dir / "c", seeded(2));
 
