@@ -4,7 +4,9 @@
 
 #include <cmath>
 #include <gtest/gtest.h>
+#include <memory>
 
+#include "core/arithmetic.hpp"
 #include "reference/error_bound.hpp"
 #include "support/matrices.hpp"
 
@@ -87,6 +89,23 @@ TEST(RmsNormHeads, EqualsTheWeightlessNormOfEachHead) {
     const Mat expected = twin(x.middleCols(h * c, c), Row::Ones(c), 1e-6);
     EXPECT_TRUE(within(y.middleCols(h * c, c), expected, 2 * kUnit * error::rms_norm(expected, c)));
   }
+}
+
+// Epsilon is a Python number that meets a BF16 tensor: float32. With mean 3*2^-25 and epsilon
+// 1 + 2^-8 - 2^-24 + 2^-40, which float32 rounds to 1 + 2^-8, the float32 sum lies above BF16's
+// half-way point 1 + 2^-8 and not on it.
+TEST(RmsNormHeads, AddsEpsilonInFloat32) {
+  const Real eps = 1 + Real(0x1p-8) - Real(0x1p-24) + Real(0x1p-40);
+  const Mat x = Mat::Constant(1, 4, std::sqrt(Real(3) * Real(0x1p-25)));
+  const auto factor = [&](const Round& round) {
+    return rms_norm_heads(x, 1, eps, round).before(0, 0) / x(0, 0);
+  };
+  const auto without = std::make_shared<Arithmetic>();
+  without->sites = {{"q_normed.eps", Format::none}};
+
+  // bf16((1 + 2^-7)^-1/2) and 1
+  EXPECT_EQ(factor(Round(Rounding::official)), 1 - Real(0x1p-8));
+  EXPECT_EQ(factor(Round(Numerics{Rounding::official, without, {}})), 1);
 }
 
 }  // namespace
