@@ -20,17 +20,8 @@
 namespace dsv4 {
 namespace {
 
-double seconds_of(auto&& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> v) {
-  const auto middle = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2);
-  std::nth_element(v.begin(), middle, v.end());
-  return *middle;
-}
+using bench::median;
+using bench::seconds_of;
 
 // Arguments: tokens M, inputs K, outputs N.
 void linear(benchmark::State& state, DType dtype) {

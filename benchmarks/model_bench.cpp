@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "benchmarks/support.hpp"
 #include "core/synthetic.hpp"
 #include "core/weights.hpp"
 #include "reference/memory.hpp"
@@ -94,6 +95,34 @@ BENCHMARK(decode)
     ->Arg(511)
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
+
+// Official numerics against exact ones, in turn; `of_exact` is the median of the ratios of times.
+void official(benchmark::State& state) {
+  const reference::Model exact(checkpoint());
+  const reference::Model rounded(checkpoint(), -1, Numerics{Rounding::official, {}, {}});
+  const auto ids = some_ids(state.range(0));
+  const auto seconds = [&](const reference::Model& model) {
+    reference::KvCache cache = model.new_cache();
+    return bench::seconds_of(
+        [&] { benchmark::DoNotOptimize(model.forward(ids, state.range(0), cache)); });
+  };
+  std::vector<double> ratios;
+  for ([[maybe_unused]] auto _ : state) {
+    const double base = seconds(exact);
+    const double ours = seconds(rounded);
+    state.SetIterationTime(ours);
+    ratios.push_back(ours / base);
+  }
+  state.counters["of_exact"] = bench::median(ratios);
+}
+BENCHMARK(official)
+    ->ArgName("tokens")
+    ->Arg(1)
+    ->Arg(128)
+    ->Arg(512)
+    ->Unit(benchmark::kMillisecond)
+    ->UseManualTime()
+    ->Iterations(7);
 
 }  // namespace
 }  // namespace dsv4

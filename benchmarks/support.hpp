@@ -3,7 +3,9 @@
 // of Flash, and rates.
 #pragma once
 
+#include <algorithm>
 #include <benchmark/benchmark.h>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <random>
@@ -22,6 +24,19 @@ inline ModelConfig flash() { return parse_config(official_config("flash"), "flas
 inline void rate(benchmark::State& state, const char* name, double amount) {
   state.counters[name] =
       benchmark::Counter(amount * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+// Of one call.
+inline double seconds_of(auto&& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+inline double median(std::vector<double> v) {
+  const auto middle = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2);
+  std::nth_element(v.begin(), middle, v.end());
+  return *middle;
 }
 
 inline Mat random_matrix(Index rows, Index cols, unsigned seed = 1) {
