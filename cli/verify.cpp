@@ -9,16 +9,20 @@
 #include "cli/options.hpp"
 #include "cli/terminal.hpp"
 #include "conformance/report.hpp"
+#include "conformance/report_html.hpp"
+#include "conformance/report_junit.hpp"
 #include "conformance/runner.hpp"
 #include "core/arithmetic.hpp"
 #include "core/error.hpp"
+#include "core/file_writer.hpp"
 
 namespace dsv4::cli {
 namespace {
 
 struct Options {
   std::vector<std::string> traces;  // the one to judge, then repeats of its run
-  std::string model, mode = "local", rounding, arith, backend = "reference", layers, rows, chunks;
+  std::string model, mode = "local", rounding, arith, backend = "reference", layers, rows, chunks,
+                     junit, html;
   std::vector<std::string> taps, require;
   std::int64_t call = -1;
   bool json = false, quiet = false, every_call = false;
@@ -91,6 +95,9 @@ int run(const Options& o) {
     fmt::print("{}",
                conformance::to_text(report, checkpoint.config(), {use_color(), o.every_call}));
   }
+  if (!o.junit.empty())
+    write_text_file(o.junit, conformance::to_junit(report, checkpoint.config()));
+  if (!o.html.empty()) write_text_file(o.html, conformance::to_html(report, checkpoint.config()));
   if (report.exit_code() == kNothingCompared) fmt::print(stderr, "dsv4: nothing was compared\n");
   return report.exit_code();
 }
@@ -130,6 +137,8 @@ void add_verify(CLI::App& app, int& exit_code) {
       ->allow_extra_args(false);
   c->add_flag("--every-call", o->every_call, "One line per call instead of one per stage");
   c->add_flag("--json", o->json, "Print the report as JSON");
+  c->add_option("--junit", o->junit, "Write the report as JUnit XML to this file too");
+  c->add_option("--html", o->html, "Write it as one HTML page too: a heat map, layers by stages");
   c->add_flag("-q,--quiet", o->quiet, "No progress, no notes");
   c->footer(
       "Exit code: 0 all compared passed, 1 a difference, 2 bad input, 3 nothing was compared.\n"

@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 #include <map>
 
+#include "conformance/report_layout.hpp"
 #include "core/taps.hpp"
 
 namespace dsv4::conformance {
@@ -80,24 +81,6 @@ struct Line {
   }
 };
 
-std::string layer_title(const Result& r, const ModelConfig& config) {
-  if (r.tap.starts_with("mtp.")) return fmt::format("MTP block {}", r.block - config.n_layers);
-  if (r.block < 0) return r.tap == "embed" ? "embedding" : "head";
-  const std::int64_t ratio = config.ratio(r.block);
-  const std::string kind = ratio == 0                     ? "window"
-                           : ModelConfig::overlaps(ratio) ? "CSA, ratio 4"
-                                                          : fmt::format("HCA, ratio {}", ratio);
-  return fmt::format("layer {}: {}, {} routing", r.block, kind,
-                     config.hash_routed(r.block) ? "hash" : "scored");
-}
-
-// "layers.2.attn.qr" -> "attn.qr"
-std::string stage(const Result& r) {
-  if (r.block < 0) return r.tap;
-  const auto second = r.tap.find('.', r.tap.find('.') + 1);
-  return r.tap.substr(second + 1);
-}
-
 std::string painted(std::string text, Verdict v, bool color) {
   if (!color) return text;
   const int code = v == Verdict::passed ? 32 : v == Verdict::failed ? 31 : 33;
@@ -123,13 +106,6 @@ std::string notes(const Line& line) {
     out.push_back(fmt::format("{} of {} rows inherited", line.inherited, line.rows));
   if (!line.worst->reason.empty()) out.push_back(line.worst->reason);
   return fmt::format("{}", fmt::join(out, "; "));
-}
-
-std::string repro(const Report& report, const Result& r) {
-  const std::string rows =
-      r.position >= 0 ? fmt::format(" --rows {}-{}", r.position, r.position) : "";
-  return fmt::format("dsv4 verify {} --model {} --mode {} --taps '{}' --call {}{}", report.trace,
-                     report.model, report.mode, r.tap, r.call, rows);
 }
 
 // What repeats of the run say of the port itself.
@@ -192,24 +168,18 @@ std::string to_text(const Report& report, const ModelConfig& config, const TextS
   std::map<std::tuple<int, int, int, std::string, int>, Line> lines;
   for (const Result& r : report.results) {
     if (!shown(r.verdict)) continue;
-    const bool mtp = r.tap.starts_with("mtp.");
-    const int part = r.verdict == Verdict::unknown ? 4
-                     : mtp                         ? 3
-                     : r.block >= 0                ? 1
-                     : r.tap == "embed"            ? 0
-                                                   : 2;
-    lines[{part, r.block, r.order, r.tap, style.every_call ? r.call : 0}].add(r);
+    lines[{part_of(r), r.block, r.order, r.tap, style.every_call ? r.call : 0}].add(r);
   }
   std::string text;
   auto out = std::back_inserter(text);
   std::string title;
   for (const auto& [key, line] : lines) {
     const Result& r = *line.worst;
-    const std::string here = std::get<0>(key) == 4 ? "unknown names" : layer_title(r, config);
+    const std::string here = layer_title(r, config);
     if (here != title) fmt::format_to(out, "{}{}\n", title.empty() ? "" : "\n", title = here);
     const Verdict v = line.verdict();
     const bool numbers = v == Verdict::passed || v == Verdict::failed;
-    fmt::format_to(out, "  {:<34} {:>9} {:>9}  {:<28} {:<10} {}\n", stage(r),
+    fmt::format_to(out, "  {:<34} {:>9} {:>9}  {:<28} {:<10} {}\n", stage_name(r),
                    numbers ? fmt::format("{:.2e}", r.error) : "",
                    numbers ? fmt::format("{:.2e}", r.bound) : "", place(r),
                    painted(std::string(name(v)), v, style.color), notes(line));
