@@ -105,7 +105,8 @@ BENCHMARK_CAPTURE(decode, FP8, DType::F8_E4M3)->Apply(decode_arguments);
 BENCHMARK_CAPTURE(decode, FP4, DType::I8)->Apply(decode_arguments);
 
 // The shapes of Flash: wq_b, wo_b, w1/w3, w2 and a compressor or gate.
-void flash_shapes(benchmark::internal::Benchmark* b, std::vector<std::pair<Index, Index>> shapes) {
+void flash_shapes(benchmark::internal::Benchmark* b,
+                  const std::vector<std::pair<Index, Index>>& shapes) {
   b->ArgNames({"M", "K", "N"})->UseManualTime()->Unit(benchmark::kMillisecond);
   for (const auto& [k, n] : shapes) {
     for (const Index m : {1, 4, 8, 32, 256, 512}) b->Args({m, k, n});

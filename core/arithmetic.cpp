@@ -53,8 +53,9 @@ Arithmetic parse_arithmetic(const std::string& text, const std::string& where) {
   }
   Arithmetic a{j.value("name", where), j.value("note", ""), {}};
   for (const auto& [glob, format] : j["sites"].items()) {
-    const bool known = std::any_of(rounding_sites().begin(), rounding_sites().end(),
-                                   [&](const RoundingSite& s) { return glob_match(glob, s.name); });
+    const bool known =
+        std::any_of(rounding_sites().begin(), rounding_sites().end(),
+                    [&glob = glob](const RoundingSite& s) { return glob_match(glob, s.name); });
     if (!known) {
       throw UsageError(fmt::format("{}: no rounding site matches \"{}\"", where, glob),
                        "docs/rounding.md lists the sites");

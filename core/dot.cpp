@@ -197,14 +197,14 @@ void row(const double* x, const Weight& w, Index n, Real* y, Index y_stride) {
 }
 
 template <class Format, int kTokens>
-void rows(const double* x, const Weight& w, Index first, Eigen::Ref<Mat> y) {
+void rows(const double* x, const Weight& w, Index first, Eigen::Ref<Mat>& y) {
   for (Index n = 0; n < y.cols(); ++n) {
     row<Format, kTokens>(x, w, first + n, y.data() + n, y.outerStride());
   }
 }
 
 template <class Format>
-void any_tokens(const double* x, const Weight& w, Index first, Eigen::Ref<Mat> y) {
+void any_tokens(const double* x, const Weight& w, Index first, Eigen::Ref<Mat>& y) {
   switch (y.rows()) {
     case 1:
       return rows<Format, 1>(x, w, first, y);
