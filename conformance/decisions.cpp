@@ -63,7 +63,9 @@ Choice compare_choice(std::span<const std::int32_t> ours, std::span<const std::i
   double worst = -INFINITY;
   for (const auto m : missing) {
     for (const auto e : extra) {
-      const double gap = scores[static_cast<std::size_t>(m)] - scores[static_cast<std::size_t>(e)];
+      // Either way round: a backend under test may be the one that chose worse.
+      const double gap =
+          std::abs(scores[static_cast<std::size_t>(m)] - scores[static_cast<std::size_t>(e)]);
       const double allowed = error(m) + error(e);
       if (gap - allowed > worst) {
         worst = gap - allowed;
