@@ -2,10 +2,14 @@
 # A room is a top-level directory of C++ sources and becomes the library dsv4_<room>. Each room exists
 # twice: with Real = double, and (target long-double only) with Real = long double.
 
-# dsv4_room(core ROOMS other rooms it may use  LIBRARIES what it links  SOURCES generated sources)
+# dsv4_room(core ROOMS other rooms it may use  LIBRARIES what it links  SOURCES generated sources
+#           EXCLUDE a pattern of files that belong to another library)
 function(dsv4_room room)
-  cmake_parse_arguments(ARG "" "" "ROOMS;LIBRARIES;SOURCES" ${ARGN})
+  cmake_parse_arguments(ARG "" "EXCLUDE" "ROOMS;LIBRARIES;SOURCES" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.cpp")
+  if(ARG_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "${ARG_EXCLUDE}")
+  endif()
   list(APPEND sources ${ARG_SOURCES})
   if(NOT sources)
     return()

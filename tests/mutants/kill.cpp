@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mutants/kill.hpp"
+
+#include <fmt/format.h>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "conformance/runner.hpp"
+#include "core/taps.hpp"
+
+namespace dsv4::testing {
+
+Cases::Cases() : root_(DSV4_SOURCE_DIR) {
+  const auto bundle = nlohmann::json::parse(std::ifstream(root_ / "golden" / "bundle.json"));
+  for (const auto& [file, golden] : bundle.at("goldens").items())
+    models_[std::filesystem::path(file).stem()] = golden.at("model").get<std::string>();
+}
+
+const golden::TraceFile& Cases::trace(const std::string& golden) {
+  auto& trace = traces_[golden];
+  if (!trace) trace = std::make_unique<golden::TraceFile>(root_ / "golden" / (golden + ".h5"));
+  return *trace;
+}
+
+const Checkpoint& Cases::model_of(const std::string& golden) {
+  const std::string& dir = models_.at(golden);
+  auto& checkpoint = checkpoints_[dir];
+  if (!checkpoint) checkpoint = std::make_unique<Checkpoint>(Checkpoint::open(root_ / dir));
+  return *checkpoint;
+}
+
+Kill Cases::run(std::span<const std::size_t> bugs, const std::string& golden) {
+  const Checkpoint& checkpoint = model_of(golden);
+  const auto backend = bugs::mutant(bugs);
+  Kill kill;
+  try {
+    const auto report = conformance::verify(trace(golden), checkpoint, *backend, {});
+    const conformance::Result* first = report.first_difference();
+    if (first == nullptr) return kill;
+    kill.killed = true;
+    const auto m = find_tap(first->tap, static_cast<int>(checkpoint.config().n_layers));
+    kill.tap = m ? m->info->name : first->tap;
+    kill.detail = fmt::format("{} at position {}: error {:.2e}, bound {:.2e} {}", first->tap,
+                              first->position, first->error, first->bound, first->reason);
+  } catch (const std::exception& e) {
+    kill.killed = true;
+    kill.tap = "exception";
+    kill.detail = e.what();
+  }
+  return kill;
+}
+
+}  // namespace dsv4::testing
