@@ -15,16 +15,17 @@ namespace dsv4::bugs {
 
 struct Bug {
   std::string id, title;
-  std::string kind;  // reference | loader | harness | not applicable; the first two are planted
+  std::string kind;  // reference | loader | equivalent | harness | not applicable; the first three
+                     // are planted
   std::string symptom, cause, fix, trigger;
-  std::string reason;          // of the last two: why it is not planted
+  std::string reason;          // why it is not planted, or cannot be told from the right code
   std::string tap;             // template of the first stage that shows it
   std::string golden;          // the case that kills it
   std::string seen_by_logits;  // "no": a fault that the logits of its case do not show
   std::vector<std::string> links;
   bool systematic = false;  // nobody reported it: made by a rule (systematic.py)
 
-  bool planted() const { return kind == "reference" || kind == "loader"; }
+  bool planted() const { return kind == "reference" || kind == "loader" || kind == "equivalent"; }
 };
 
 // Index in it = number of the switch.

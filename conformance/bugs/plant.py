@@ -18,8 +18,8 @@ LEFT_OUT = {"core/cpu_check.cpp", "core/cpu_check.hpp", "core/file_writer.cpp", 
             "core/synthetic_weights.cpp", "reference/memory.hpp"}
 # Bugs live in the scalar definitions, so that each is planted once; they give the same bits.
 SCALAR = {"core/dequantize.cpp", "core/quantize.cpp"}
-CLASSES = {"reference", "loader", "harness", "not applicable"}
-PLANTED = {"reference", "loader"}
+CLASSES = {"reference", "loader", "equivalent", "harness", "not applicable"}
+PLANTED = {"reference", "loader", "equivalent"}
 TEXTS = ("id", "title", "class", "symptom", "cause", "fix", "trigger")
 
 
@@ -33,8 +33,8 @@ class Plant:
     file: str
     right: str
     wrong: str
-    within: str   # a longer text that occurs once and holds `right` once; "" = the file
-    form: str     # expression | statement | whole
+    within: tuple  # longer texts, each once in the one before, the last of which holds `right` once
+    form: str     # expression | statement | whole | times: the text is multiplied by a number
     type: str     # of the expression, where both sides differ in type
 
 
@@ -63,12 +63,15 @@ def hooks(folder):
 
 def check(bug, where):
     name = f"{where}: {bug.get('id', '?')}"
-    for key in TEXTS:
+    needed = ("id", "title", "class") if bug.get("systematic") else TEXTS
+    for key in needed:
         if not bug.get(key) and not (key in ("fix", "trigger") and bug.get("class") not in PLANTED):
             raise PlantError(f"{name}: {key} is missing")
     if bug["class"] not in CLASSES:
         raise PlantError(f"{name}: class {bug['class']!r}, expected one of {sorted(CLASSES)}")
     planted = bug["class"] in PLANTED
+    if bug["class"] == "equivalent" and not bug.get("reason"):
+        raise PlantError(f"{name}: an equivalent mutant needs a reason")
     if planted and not (bug.get("plant") and bug.get("case") and bug.get("tap")):
         raise PlantError(f"{name}: a {bug['class']} bug needs a plant, a case and a tap")
     if not planted and (bug.get("plant") or not bug.get("reason")):
@@ -81,8 +84,10 @@ def plants_of(bugs):
             unknown = set(p) - {"file", "right", "wrong", "within", "form", "type"}
             if unknown:
                 raise PlantError(f"{bug['id']}: plant has unknown {sorted(unknown)}")
+            within = p.get("within", [])
+            within = [within.strip("\n")] if isinstance(within, str) else within
             yield Plant(bug["id"], p["file"], p["right"].strip("\n"), p["wrong"].strip("\n"),
-                        p.get("within", "").strip("\n"), p.get("form", "expression"), p.get("type", ""))
+                        tuple(within), p.get("form", "expression"), p.get("type", ""))
 
 
 # ---- planting ---------------------------------------------------------------------------------
@@ -90,7 +95,7 @@ def plants_of(bugs):
 def place(text, plant):
     """(begin, end) of the right text; it must occur exactly once."""
     low, high = 0, len(text)
-    for part in [plant.within, plant.right] if plant.within else [plant.right]:
+    for part in [*plant.within, plant.right]:
         count = text.count(part, low, high)
         if count != 1:
             raise PlantError(f"{plant.bug}: {plant.file}: expected exactly once, found {count} times:\n{part}")
@@ -130,8 +135,14 @@ def switched(right, plants, numbers):
         for p in reversed(plants):
             text = f"if ({thrown(p, numbers)}) {{ {p.wrong} }} else {text}"
         return text
-    if {p.form for p in plants} != {"expression"}:
+    if not {p.form for p in plants} <= {"expression", "times"}:
         raise PlantError(f"{', '.join(p.bug for p in plants)}: one text in two forms")
+    factors = [p for p in plants if p.form == "times"]
+    plants = [p for p in plants if p.form == "expression"]
+    for p in factors:
+        right = f"(Real({thrown(p, numbers)} ? {p.wrong} : 1) * ({right}))"
+    if not plants:
+        return right
     types = {p.type for p in plants}
     kind = max(types)
     if len(types - {""}) > 1:
@@ -146,6 +157,8 @@ def render(text, begin, end, forest, numbers):
     out, at = [], begin
     for low, high, plants, children in forest:
         out.append(text[at:low])
+        if children and plants[0].form == "whole":
+            raise PlantError(f"{children[0][2][0].bug} stands in a text that {plants[0].bug} replaces whole")
         out.append(switched(render(text, low, high, children, numbers), plants, numbers))
         at = high
     out.append(text[at:end])

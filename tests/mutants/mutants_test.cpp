@@ -27,6 +27,10 @@ TEST_P(Planted, IsKilledWhereItLives) {
 
   const Kill kill = cases().run(thrown, bug.golden);
 
+  if (bug.kind == "equivalent") {
+    EXPECT_FALSE(kill.killed) << bug.id << " is not equivalent: " << kill.detail;
+    return;
+  }
   EXPECT_TRUE(kill.killed) << bug.id << " (" << bug.title << ") survives " << bug.golden;
   EXPECT_EQ(kill.tap, bug.tap) << bug.id << " (" << bug.title << "): " << kill.detail;
 }
