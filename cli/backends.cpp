@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <map>
 
+#include "conformance/bugs/mutants.hpp"
 #include "core/error.hpp"
 #include "reference/model.hpp"
 
@@ -55,6 +56,15 @@ class ReferenceBackend : public conformance::Backend {
 
 std::unique_ptr<conformance::Backend> make_backend(const std::string& name) {
   if (name == "reference") return std::make_unique<ReferenceBackend>();
+  if (name.starts_with("bug:")) {
+    std::vector<std::size_t> thrown;
+    for (std::size_t at = 4; at <= name.size();) {
+      const std::size_t end = std::min(name.find(',', at), name.size());
+      thrown.push_back(bugs::number_of(name.substr(at, end - at)));
+      at = end + 1;
+    }
+    return bugs::mutant(thrown);
+  }
   if (name == "cuda" || name == "emulated") {
     throw UsageError(fmt::format("backend {}: not part of this build", name),
                      "use --backend reference");

@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/convert.hpp"
+#include "cli/diagnose.hpp"
 #include "cli/diff.hpp"
 #include "cli/inspect.hpp"
 #include "cli/make_model.hpp"
@@ -36,6 +37,7 @@ int run(int argc, char** argv) {
   dsv4::cli::add_verify(app, exit_code);
   dsv4::cli::add_trace(app, exit_code);
   dsv4::cli::add_diff(app, exit_code);
+  dsv4::cli::add_diagnose(app, exit_code);
   dsv4::cli::add_inspect(app, exit_code);
   dsv4::cli::add_make_model(app, exit_code);
   dsv4::cli::add_convert(app, exit_code);

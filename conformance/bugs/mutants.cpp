@@ -25,8 +25,9 @@ class Bridge : public dsv4_mutants::TapSink {
     const Tap tap = bound(event.axes, event.shape).at(event.position);
     Stored stored;
     stored.value = matrix(event.values);
-    stored.before = matrix(event.before);
     stored.grid = static_cast<Format>(event.grid);
+    // Codes and scales of blocks are events of their own, and the copy has sent them.
+    if (has_grid(stored.grid)) stored.before = matrix(event.before);
     stored.composite = event.composite;
     const Mat kept = tap(spec(event.name, event.axes), std::move(stored), event.error);
     std::copy_n(kept.data(), kept.size(), event.values.begin());

@@ -14,7 +14,8 @@ import tomllib
 
 # What the copy does not need: writers, synthetic models, the check of the processor.
 LEFT_OUT = {"core/cpu_check.cpp", "core/cpu_check.hpp", "core/file_writer.cpp", "core/file_writer.hpp",
-            "core/safetensors_writer.cpp", "core/synthetic.cpp", "core/synthetic.hpp",
+            "core/safetensors_writer.cpp", "core/checkpoint_writer.cpp", "core/checkpoint_writer.hpp",
+            "core/convert.cpp", "core/convert.hpp", "core/synthetic.cpp", "core/synthetic.hpp",
             "core/synthetic_weights.cpp", "reference/memory.hpp"}
 # Bugs live in the scalar definitions, so that each is planted once; they give the same bits.
 SCALAR = {"core/dequantize.cpp", "core/quantize.cpp"}
