@@ -20,6 +20,7 @@ Visits visits(const IntMat& indices, Index experts) {
            std::vector<std::vector<Index>>(static_cast<std::size_t>(experts))};
   for (Index i = 0; i < indices.rows(); ++i) {
     for (Index k = 0; k < indices.cols(); ++k) {
+      if (indices(i, k) < 0) continue;  // scores of NaN choose nobody
       v.rows[static_cast<std::size_t>(indices(i, k))].push_back(i);
       v.choices[static_cast<std::size_t>(indices(i, k))].push_back(k);
     }

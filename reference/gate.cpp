@@ -2,6 +2,7 @@
 #include "reference/gate.hpp"
 
 #include <cmath>
+#include <limits>
 
 #include "reference/error_bound.hpp"
 #include "reference/indexer.hpp"
@@ -48,7 +49,10 @@ Routing route(const ModelConfig& config, const GateWeights& w, const ConstMatRef
   }
   Mat weights(x.rows(), active);
   for (Index i = 0; i < x.rows(); ++i) {
-    for (Index k = 0; k < active; ++k) weights(i, k) = scores(i, r.indices(i, k));
+    // Scores of NaN choose nobody.
+    for (Index k = 0; k < active; ++k)
+      weights(i, k) =
+          r.indices(i, k) < 0 ? std::numeric_limits<Real>::quiet_NaN() : scores(i, r.indices(i, k));
     weights.row(i) *= static_cast<Real>(config.route_scale) / weights.row(i).sum();
   }
   r.weights = tap("weights[s,a]", weights,
