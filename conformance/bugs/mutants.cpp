@@ -2,6 +2,7 @@
 #include "conformance/bugs/mutants.hpp"
 
 #include <algorithm>
+#include <filesystem>
 #include <fmt/format.h>
 
 #include "core/arithmetic.hpp"
@@ -120,14 +121,27 @@ class Mutant : public conformance::Backend {
     dsv4_mutants::codec_thrown() = reads_otherwise_;
   }
 
+  using Opened = std::shared_ptr<const dsv4_mutants::Checkpoint>;
+
+  static Opened opened(const std::filesystem::path& path) {
+    return std::make_shared<dsv4_mutants::Checkpoint>(dsv4_mutants::Checkpoint::open(path));
+  }
+
+  // Hundreds of mutants in a row read the same checkpoint in the same way.
+  static Opened shared(const std::filesystem::path& path) {
+    static std::pair<std::filesystem::path, Opened> last;
+    if (last.first != path) last = {path, opened(path)};
+    return last.second;
+  }
+
   // The members of an ensemble run the same case many times.
   void load(const conformance::Case& request) {
     if (model_ && loaded_ == request.checkpoint && last_layer_ == request.last_layer &&
         rounding_ == request.numerics.rounding && arithmetic_ == request.numerics.arithmetic)
       return;
     model_.reset();
-    checkpoint_ = std::make_unique<dsv4_mutants::Checkpoint>(
-        dsv4_mutants::Checkpoint::open(request.checkpoint->path()));
+    checkpoint_ =
+        reads_otherwise_ ? opened(request.checkpoint->path()) : shared(request.checkpoint->path());
     model_ = std::make_unique<dsv4_mutants::reference::Model>(*checkpoint_, request.last_layer,
                                                               numerics_of(request.numerics));
     loaded_ = request.checkpoint;
@@ -139,7 +153,7 @@ class Mutant : public conformance::Backend {
   std::vector<std::size_t> thrown_;
   std::string name_ = "reference with";
   bool reads_otherwise_ = false;
-  std::unique_ptr<dsv4_mutants::Checkpoint> checkpoint_;
+  std::shared_ptr<const dsv4_mutants::Checkpoint> checkpoint_;
   std::unique_ptr<dsv4_mutants::reference::Model> model_;
   const Checkpoint* loaded_ = nullptr;
   std::int64_t last_layer_ = -1;

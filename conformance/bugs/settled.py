@@ -18,7 +18,6 @@ SETTLED = {
     "S-hadamard-last-3": {"equivalent": "blocks begin at multiples of an even width, and none begins at the last column"},
     "S-index-last-1": {"equivalent": "the loop over tiles runs only when nobody watches the scores; tests/properties compares it with the watched path"},
     "S-index-first-1": {"equivalent": "the loop over tiles runs only when nobody watches the scores; tests/properties compares it with the watched path"},
-    "S-sinkhorn-eps-2": {"case": "cases/sinkhorn_few_rounds", "tap": "comb"},
     # Seen at the experts' own taps.
     "S-visits-last-1": {"case": "tiny_prefill4_optional"},
     "S-visits-last-2": {"case": "tiny_prefill4_optional"},

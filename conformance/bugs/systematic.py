@@ -223,7 +223,8 @@ def mutants_of(path, text, counts):
     for rule in RULES:
         for m in re.finditer(rule.pattern, text):
             begin, end = m.span("r")
-            if any(b <= begin < e for b, e in skipped):
+            comment = "//" in text[text.rfind("\n", 0, begin) + 1:begin]
+            if comment or any(b <= begin < e for b, e in skipped):
                 continue
             around = [f for f in bodies if f[1] <= begin < f[2]]
             if not around:

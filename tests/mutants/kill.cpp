@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mutants/kill.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <fstream>
 
@@ -49,6 +50,21 @@ Kill Cases::run(std::span<const std::size_t> bugs, const std::string& golden) {
     kill.detail = e.what();
   }
   return kill;
+}
+
+std::vector<std::string> Cases::names() const {
+  std::vector<std::string> out;
+  for (const auto& [golden, model] : models_) out.push_back(golden);
+  return out;
+}
+
+std::vector<bugs::ComponentCase> component_cases() {
+  std::vector<bugs::ComponentCase> out;
+  const auto folder = std::filesystem::path(DSV4_SOURCE_DIR) / "golden" / "cases";
+  for (const auto& file : std::filesystem::directory_iterator(folder))
+    if (file.path().extension() == ".h5") out.push_back(bugs::read_component_case(file.path()));
+  std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  return out;
 }
 
 }  // namespace dsv4::testing

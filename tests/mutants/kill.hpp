@@ -7,7 +7,9 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "conformance/bugs/components.hpp"
 #include "conformance/bugs/mutants.hpp"
 #include "conformance/verdict.hpp"
 #include "core/weights.hpp"
@@ -27,6 +29,7 @@ class Cases {
  public:
   Cases();
   Kill run(std::span<const std::size_t> bugs, const std::string& golden);
+  std::vector<std::string> names() const;
   const golden::TraceFile& trace(const std::string& golden);
   const Checkpoint& model_of(const std::string& golden);
 
@@ -36,5 +39,8 @@ class Cases {
   std::map<std::string, std::unique_ptr<golden::TraceFile>> traces_;
   std::map<std::string, std::unique_ptr<Checkpoint>> checkpoints_;
 };
+
+// Every case of golden/cases, by id.
+std::vector<bugs::ComponentCase> component_cases();
 
 }  // namespace dsv4::testing
