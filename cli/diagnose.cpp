@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/diagnose.hpp"
 
+#include <filesystem>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <memory>
+#include <optional>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -14,6 +17,7 @@
 #include "conformance/report.hpp"
 #include "core/arithmetic.hpp"
 #include "core/error.hpp"
+#include "golden/alias.hpp"
 
 namespace dsv4::cli {
 namespace {
@@ -21,7 +25,7 @@ namespace {
 using nlohmann::ordered_json;
 
 struct Options {
-  std::string trace, model, arith;
+  std::string trace, model, arith, names;
   double seconds = 60;
   bool json = false, quiet = false;
 };
@@ -113,8 +117,34 @@ void print(const bugs::Diagnosis& d) {
   fmt::print("\n");
 }
 
+// The trace under our names; a translated copy lives as long as this.
+class Named {
+ public:
+  Named(const std::string& trace, const std::string& table) {
+    if (table.empty()) {
+      file_.emplace(trace);
+      return;
+    }
+    copy_ = std::filesystem::temp_directory_path() / fmt::format("dsv4-names-{}.h5", getpid());
+    file_.emplace(golden::renamed(golden::TraceFile(trace), golden::read_aliases(table), copy_));
+  }
+  ~Named() {
+    file_.reset();
+    std::error_code ignored;
+    if (!copy_.empty()) std::filesystem::remove(copy_, ignored);
+  }
+  Named(const Named&) = delete;
+  Named& operator=(const Named&) = delete;
+  const golden::TraceFile& file() const { return *file_; }
+
+ private:
+  std::filesystem::path copy_;
+  std::optional<golden::TraceFile> file_;
+};
+
 int run(const Options& o) {
-  const golden::TraceFile trace(o.trace);
+  const Named named(o.trace, o.names);
+  const golden::TraceFile& trace = named.file();
   const Checkpoint checkpoint = Checkpoint::open(o.model);
   bugs::DiagnoseOptions options;
   options.seconds = o.seconds;
@@ -122,7 +152,8 @@ int run(const Options& o) {
   Progress progress("diagnose", 100, "%", o.quiet);
   options.progress = [&](double fraction) { progress.update(100 * fraction); };
   const auto reference = make_backend("reference");
-  const bugs::Diagnosis d = bugs::diagnose(trace, checkpoint, *reference, options);
+  bugs::Diagnosis d = bugs::diagnose(trace, checkpoint, *reference, options);
+  d.report.trace = o.trace;
   progress.finish();
   for (const auto& note : d.report.notes) say(o.quiet, "note: {}", note);
   if (o.json) {
@@ -141,6 +172,8 @@ void add_diagnose(CLI::App& app, int& exit_code) {
       "diagnose", "Name the known mistake that reproduces exactly the numbers of a trace");
   c->add_option("trace", o->trace, "Trace file (HDF5, schema trace/1)")->required();
   c->add_option("--model", o->model, "Checkpoint directory in the official layout")->required();
+  c->add_option("--names", o->names,
+                "Table of the port's own names: theirs, ours, transform (golden/schema.md)");
   c->add_option("--arith", o->arith, "What the port does on purpose at the rounding sites");
   c->add_option("--seconds", o->seconds, "Begin no new suspect after so long")
       ->capture_default_str()

@@ -88,7 +88,7 @@ class Search {
   // As much of the run as the difference needs.
   Extent extent_of(const Result& at) const {
     Extent e;
-    e.keep = at.tap;
+    e.only = at.tap;
     const auto& config = checkpoint_.config();
     if (at.tap.starts_with("layers.") && at.block < config.n_layers - 1) e.last_layer = at.block;
     const auto plan = conformance::plan_calls(table_, {});
@@ -219,8 +219,9 @@ class Search {
     const Extent extent = extent_of(at);
     const Reading before = read_thrown(with, extent);
     const double squares = std::max(squares_at(before, at.tap), 1e-300);
-    std::vector<Suspect> all, good;
+    std::vector<Suspect> all;
     for (const auto& suspects : tiers(at, with)) {
+      std::vector<Suspect> good;
       for (const std::size_t bug : suspects) {
         if (late()) break;
         Thrown bugs = with;
@@ -229,11 +230,10 @@ class Search {
         (passes(s, at) ? good : all).push_back(std::move(s));
         progress();
       }
-      if (!good.empty()) break;
+      if (settle(at, with, parts, std::move(good))) return;
+      if (!with.empty()) return;  // a further mistake is looked for where it shows, not everywhere
     }
-    if (good.empty() && with.empty()) good = pairs(before, all, extent, at, squares);
-    if (!good.empty()) return settle(at, with, parts, std::move(good));
-    if (!with.empty()) return;
+    if (settle(at, with, parts, pairs(before, all, extent, at, squares))) return;
     const auto best = std::min_element(
         all.begin(), all.end(), [](const auto& a, const auto& b) { return a.left < b.left; });
     if (best == all.end()) return;
@@ -289,12 +289,15 @@ class Search {
 
   // Those that explain the first difference, on the whole trace: equal ones become one candidate;
   // one that leaves a later difference is searched for a second mistake.
-  void settle(const Result& at, const Thrown& with, const std::vector<Part>& parts,
+  bool settle(const Result& at, const Thrown& with, const std::vector<Part>& parts,
               std::vector<Suspect> good) {
     std::stable_sort(good.begin(), good.end(),
                      [](const Suspect& a, const Suspect& b) { return a.left < b.left; });
     if (good.size() > kFullReadings) good.resize(kFullReadings);
+    // Screened at one tap; now everything is judged, and nothing may differ before that tap.
     for (Suspect& s : good) s.reading = read_thrown(s.bugs, {});
+    std::erase_if(good, [&](const Suspect& s) { return !passes(s, at); });
+    if (good.empty()) return false;
     std::vector<std::vector<Suspect>> groups;
     for (Suspect& s : good) {
       const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& g) {
@@ -322,6 +325,7 @@ class Search {
       if (out_.candidates.size() == named) out_.candidates.push_back(std::move(e));
       if (!complete) break;  // the best of those that explain a part
     }
+    return true;
   }
 
   std::pair<bool, double> rank(const Suspect& s) const {

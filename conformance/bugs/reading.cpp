@@ -129,16 +129,18 @@ Reading read(const golden::TraceFile& trace, const Checkpoint& checkpoint,
   Reading reading;
   TraceTable table(trace, config);
   const conformance::Case request = request_of(trace, checkpoint, table, numerics, extent);
-  Comparer comparer(table, config, conformance::Mode::local, {}, coarsest_unit(table));
-  Measure sink(comparer, table, reading, extent.keep);
+  conformance::VerifyOptions options;
+  options.last_layer = extent.last_layer;
+  if (!extent.only.empty()) options.selection.taps = {extent.only};
+  Comparer comparer(table, config, conformance::Mode::local, options.selection,
+                    coarsest_unit(table));
+  Measure sink(comparer, table, reading, extent.only);
   try {
     backend.run(request, Tap(sink));
   } catch (const std::exception&) {
     reading.crashed = true;
     return reading;
   }
-  conformance::VerifyOptions options;
-  options.last_layer = extent.last_layer;
   const std::int64_t end = request.calls.empty() ? 0 : request.calls.back().end;
   for (conformance::Result& r : conformance::conclude(table, config, comparer, options)) {
     if (table.calls()[static_cast<std::size_t>(r.call)].end <= end)
