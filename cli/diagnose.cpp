@@ -173,7 +173,7 @@ void add_diagnose(CLI::App& app, int& exit_code) {
   c->add_option("trace", o->trace, "Trace file (HDF5, schema trace/1)")->required();
   c->add_option("--model", o->model, "Checkpoint directory in the official layout")->required();
   c->add_option("--names", o->names,
-                "Table of the port's own names: theirs, ours, transform (golden/schema.md)");
+                "Table of the port's own names: theirs, ours, transform (docs/diagnose.md)");
   c->add_option("--arith", o->arith, "What the port does on purpose at the rounding sites");
   c->add_option("--seconds", o->seconds, "Begin no new suspect after so long")
       ->capture_default_str()

@@ -166,3 +166,30 @@ def edited(made, tmp_path):
         return path
 
     return edit
+
+
+class Diagnosis:
+    def __init__(self, done):
+        self.code = done.returncode
+        assert self.code in (0, 1, 3), (self.code, done.stderr)
+        self.json = json.loads(done.stdout)
+        self.first = self.json["first_difference"]
+        self.candidates = self.json["candidates"]
+        self.ids = [i for c in self.candidates[:1] for i in c["ids"]]
+
+
+def diagnose(trace, model, *arguments):
+    return Diagnosis(dsv4("diagnose", trace, "--model", model, "--json", "--quiet", *arguments))
+
+
+@pytest.fixture
+def planted(model, tmp_path):
+    """planted("M13,M62", "--taps", …): a trace of the reference with these bugs thrown."""
+    counter = iter(range(10**6))
+
+    def make(bugs, *arguments):
+        path = tmp_path / f"planted{next(counter)}.h5"
+        ok("trace", "--model", model, *RUN, "--backend", f"bug:{bugs}", *arguments, "-o", path)
+        return path
+
+    return make
