@@ -40,7 +40,8 @@ void Comparison::add_element(std::int64_t row, std::int64_t column, double ours,
     error = std::abs(ours - theirs);
     max_error_ = std::max(max_error_, error);
     sum_squares_ += error * error;
-    ratio = error == 0 ? 0 : by_ensemble_ ? 0 : bound > 0 ? error / bound : kInf;
+    const bool bounded = bound > 0 && std::isfinite(bound);  // an infinite bound excuses nothing
+    ratio = error == 0 || by_ensemble_ ? 0 : bounded ? error / bound : kInf;
   } else if (!(ours == theirs || (std::isnan(ours) && std::isnan(theirs)))) {
     error = ratio = kInf;  // one is finite and the other is not, or different infinities
   }

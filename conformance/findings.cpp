@@ -206,7 +206,7 @@ class Conclusion {
       // fell differently).
       const double spread = 2 * judge_.row_spread(r.tap, p.key);
       p.worst.bound = std::max(p.worst.bound, spread);
-      p.worst.ratio = p.worst.error / p.worst.bound;
+      p.worst.ratio = ratio(p.worst.error, p.worst.bound);
       over.push_back(p.worst);
       if (p.worst.ratio <= 1) ++r.behind_choices;
     }
@@ -234,8 +234,11 @@ class Conclusion {
     return r;
   }
 
+  // A bound or a spread that is not finite excuses nothing.
   static double ratio(double error, double bound) {
-    return error == 0 ? 0 : bound > 0 ? error / bound : INFINITY;
+    if (error == 0) return 0;
+    const bool known = bound > 0 && std::isfinite(bound) && std::isfinite(error);
+    return known ? error / bound : INFINITY;
   }
 
   // Stages that were computed in a call of the trace and are not in it.

@@ -44,6 +44,12 @@ TEST(Comparison, AnErrorOfExactlyTheBoundIsWithin) {
   EXPECT_FALSE(compared({1}, {std::nextafter(1.5, 2)}, {0.5}).within());
 }
 
+TEST(Comparison, ABoundThatIsNotFiniteExcusesNothing) {
+  EXPECT_TRUE(compared({1}, {1}, {kInf}).within());
+  EXPECT_FALSE(compared({1}, {1.5}, {kInf}).within());
+  EXPECT_FALSE(compared({1}, {1.5}, {kNan}).within());
+}
+
 TEST(Comparison, WithoutABoundOnlyEqualBitsPass) {
   EXPECT_TRUE(compared({1, 2}, {1, 2}, {}).within());
   EXPECT_FALSE(compared({1, 2}, {1, std::nextafter(2, 3)}, {}).within());
