@@ -59,7 +59,7 @@ class Fp8Matrix {
     const std::uint8_t fp4 = col % 2 == 0 ? byte & 15U : byte >> 4U;
     const int old = w_.scale[row * (w_.cols / kSubBlock) + col / kSubBlock];
     const int shift = old - scales_[block(row, col)];
-    int& known = table_[static_cast<std::size_t>(fp4)][static_cast<std::size_t>(shift + 256)];
+    int& known = table_[static_cast<std::size_t>(fp4)][static_cast<std::size_t>(shift) + 256];
     if (known == kUnknown) known = shifted_code(fp4, shift);
     if (known != kLost) return static_cast<std::uint8_t>(known);
     throw WeightError(

@@ -102,7 +102,7 @@ TEST(Linear, OfFp4ReadsTheLowNibbleFirstAndScalesEach32Inputs) {
 
 TEST(Linear, OfFp8ScalesEach128By128Block) {
   // Every code is 0x38 = 1.0; the four blocks of a 130 x 129 matrix are scaled by 1, 2, 4, 8.
-  const std::vector<std::byte> bytes(130 * 129, std::byte{0x38});
+  const std::vector<std::byte> bytes(std::size_t{130} * 129, std::byte{0x38});
   const std::vector<std::uint8_t> scale = {127, 128, 129, 130};
   const Weight w{DType::F8_E4M3, 130, 129, bytes.data(), scale.data(), "w", 0};
 
