@@ -51,11 +51,13 @@ TEST(Choice, EveryExchangedPairMustBeLegal) {
   EXPECT_TRUE(choice({1, 2}, {2, 3}, scores, band).legal());
 }
 
-TEST(Choice, ABetterChoiceThanOursHasNoGap) {
-  // Ours may hold the lower score where the trace's own scores were ranked.
+TEST(Choice, AnExchangeIsJudgedEitherWayRound) {
+  // Ours holds the lower score: it is as wrong as theirs would be, until the bands cover the gap.
   const Choice c = choice({1}, {0}, {1, 0.5});
-  EXPECT_TRUE(c.legal());
-  EXPECT_EQ(c.gap, 0);
+  EXPECT_TRUE(c.valid);
+  EXPECT_FALSE(c.legal());
+  EXPECT_EQ(c.gap, 0.5);
+  EXPECT_TRUE(choice({1}, {0}, {1, 0.5}, {0.25, 0.25}).legal());
 }
 
 TEST(Choice, WhatIsNoChoiceIsNeverLegal) {
