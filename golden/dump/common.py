@@ -15,9 +15,7 @@ import torch
 
 from errors import DumpError
 from taps import ALWAYS_WHOLE, TAPS_FILE, Selection, TapList, parse_layers, parse_positions
-from trace_file import TraceWriter
-
-DTYPE_NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16"}
+from package import TraceWriter
 
 
 @dataclass(frozen=True)
@@ -124,17 +122,6 @@ def make_selection(args: argparse.Namespace) -> Selection:
 def torch_version() -> str:
     """Without the build suffix ("+cpu"), which would differ between machines."""
     return torch.__version__.split("+")[0]
-
-
-def to_numpy(value: torch.Tensor) -> tuple[np.ndarray, str]:
-    """(array, dtype attribute): integers as int32, BF16 as float32 with dtype bf16."""
-    value = value.detach().cpu()
-    if value.dtype == torch.uint8:
-        return value.numpy(), "uint8"
-    if not value.is_floating_point():
-        return value.to(torch.int32).numpy(), "int"
-    array = value.float() if value.dtype == torch.bfloat16 else value
-    return array.numpy(), DTYPE_NAMES[value.dtype]
 
 
 def write_call(

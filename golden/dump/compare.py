@@ -23,7 +23,7 @@ import numpy as np
 from checkpoint import compress_ratio
 from errors import run_main
 from taps import TapList
-from trace_file import TraceReader
+from package import TraceReader
 
 SET_AXES = ("s,k", "s,u", "s,a")
 

@@ -19,13 +19,13 @@ import torch
 
 import kernels
 from checkpoint import Checkpoint
-from common import Plan, add_common_arguments, make_plan, make_selection, to_numpy, torch_version, write_call
+from common import Plan, add_common_arguments, make_plan, make_selection, torch_version, write_call
 from errors import DumpError, run_main
 from official_model import DEFAULT_TYPES, build, identify, load_module
+from package import TraceWriter, as_array
 from record import Frame, Recorder, read_sites
 from round_once import RoundOnce
 from taps import Selection, TapList
-from trace_file import TraceWriter
 
 SITES_FILE = Path(__file__).with_name("official_sites.tsv")
 
@@ -219,7 +219,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         attributes=file_attributes(args, run, checkpoint),
     ) as writer:
         for start, count in plan.calls:
-            values = {name: to_numpy(value) for name, value in run.call(start, count).items()}
+            values = {name: as_array(value) for name, value in run.call(start, count).items()}
             write_call(writer, taps, selection, start, count, values)
     return 0
 

@@ -28,7 +28,7 @@ import numpy as np
 from compare import collect
 from errors import DumpError, run_main
 from taps import TapList
-from trace_file import TraceReader
+from package import TraceReader
 
 Rows = dict[int, np.ndarray]
 BLOCK = re.compile(r"((?:layers|mtp)\.\d+)\.hc_ffn\.out")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DeepSeek-V4's conformance suite from Python, without a compiler: `dsv4.cases`."""
+"""DeepSeek-V4's conformance suite from Python, without a compiler: `dsv4.trace`, `dsv4.cases`."""

@@ -4,7 +4,7 @@
 import numpy as np
 
 import compare
-from trace_file import TraceWriter
+from package import TraceWriter
 
 CONFIG = {"num_hidden_layers": 1}
 VALUES = np.arange(12.0).reshape(4, 3)

@@ -6,7 +6,7 @@ import pytest
 
 import error_growth
 from errors import DumpError
-from trace_file import TraceWriter
+from package import TraceWriter
 
 
 def write(path, block, logits=(3.0, 4.0), experts=((0, 1), (2, 1)), rows=None, ids=(1, 2)):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from errors import DumpError
-from trace_file import TraceReader, TraceWriter
+from package import TraceReader, TraceWriter
 
 QR = np.random.default_rng(7).normal(size=(300, 5))
 

@@ -20,7 +20,7 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 import h5py
 import numpy as np
 
-from errors import DumpError
+from dsv4.errors import Dsv4Error
 
 SCHEMA = "trace/1"
 CHUNK_BYTES = 1 << 20  # a chunk is whole rows, at most about this size
@@ -83,7 +83,7 @@ def _dataset_properties(shape: tuple[int, ...], item_bytes: int) -> h5py.h5p.Pro
 def _write_array(parent: h5py.Group, name: str, values: np.ndarray) -> h5py.Dataset:
     kind = f"{values.dtype.kind}{values.dtype.itemsize}"
     if kind not in FILE_TYPES:
-        raise DumpError(
+        raise Dsv4Error(
             f"{parent.name}/{name}: a trace cannot hold this type",
             expected="float32, float64, int32 or uint8",
             found=values.dtype,
@@ -104,7 +104,7 @@ def _write_array(parent: h5py.Group, name: str, values: np.ndarray) -> h5py.Data
 class TraceWriter:
     """Writes one trace. Use as a context manager; on an exception nothing is left behind.
 
-    `config` is the checkpoint's config.json; `attributes` are the optional root attributes (producer,
+    `config` is the checkpoint's config.json; without `input_ids`, call `write_ids` before the end. `attributes` are the optional root attributes (producer,
     official_revision,
     model_fingerprint, ...) in the order in which they are to stand in the file.
     """
@@ -115,7 +115,7 @@ class TraceWriter:
         *,
         rounding: str,
         config: Mapping[str, Any],
-        input_ids: Sequence[int],
+        input_ids: Optional[Sequence[int]] = None,
         attributes: Optional[Mapping[str, object]] = None,
     ):
         self.path = Path(path)
@@ -126,10 +126,15 @@ class TraceWriter:
         self._file.attrs["config_json"] = json.dumps(config)
         for name, value in (attributes or {}).items():
             self._file.attrs[name] = value
-        ids = np.asarray(list(input_ids), dtype=np.int32)
-        _write_array(_require_group(self._file["/"], "inputs"), "input_ids", ids)
         self._calls = 0
         self._call: Optional[h5py.Group] = None
+        if input_ids is not None:
+            self.write_ids(input_ids)
+
+    def write_ids(self, input_ids: Sequence[int]) -> None:
+        """Write the token ids, for who did not know them at the beginning."""
+        ids = np.asarray(list(input_ids), dtype=np.int32)
+        _write_array(_require_group(self._file["/"], "inputs"), "input_ids", ids)
 
     def begin_call(self, start_pos: int) -> None:
         """Start the group of the next forward call; its first row is absolute position `start_pos`."""
@@ -154,7 +159,7 @@ class TraceWriter:
         `rows`: ascending indices into the call's first axis, when `values` holds only those.
         """
         if self._call is None:
-            raise DumpError(f"{tap}: no call has begun", hint="call begin_call(start_pos) first")
+            raise Dsv4Error(f"{tap}: no call has begun", hint="call begin_call(start_pos) first")
         group_name, _, leaf = tap.rpartition(".")
         while leaf.partition(".")[0] in BESIDE:  # "kv.code" is one name: kv is a dataset, not a group
             group_name, _, stem = group_name.rpartition(".")
@@ -199,7 +204,7 @@ class TraceReader:
         self.attributes = {name: self._file.attrs[name] for name in self._file.attrs}
         schema = self.attributes.get("dsv4_schema")
         if schema != SCHEMA:
-            raise DumpError("not a trace this reader knows", where=self.path, expected=SCHEMA, found=schema)
+            raise Dsv4Error("not a trace this reader knows", where=self.path, expected=SCHEMA, found=schema)
         self.config: dict[str, Any] = json.loads(str(self.attributes["config_json"]))
         self.input_ids: np.ndarray = self._file["inputs/input_ids"][:]
 
