@@ -13,6 +13,7 @@ ALLOWED = {
     "reference": {"core", "reference"},
     "golden": {"core", "golden"},
     "conformance": {"core", "golden", "conformance"},
+    "cuda": {"core", "cuda"},
 }
 ROOMS = ["core", "reference", "golden", "conformance", "cli", "cuda"]
 CPP = {".cpp", ".hpp", ".cu", ".cuh"}
