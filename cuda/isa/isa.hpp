@@ -4,13 +4,17 @@
 // undefined. Bodies use nothing else: no inline PTX, no threadIdx, no shuffles of CUDA's own, no
 // __shared__ (tests/cuda/source_rules_test.py).
 //
-//   indices     thread() lane() warp() block_x() block_y() grid_x() threads()
-//   shared      dynamic_shared<T>() static_shared<T, id>() ld_shared st_shared
-//   global      ld_global ld_stream (read once) st_global st_stream; atomic_add, atomic_max
-//   (integers) barriers    sync sync_warp barrier_sync<n> barrier_arrive<n> warp        shuffle_xor
-//   shuffle_down shuffle ballot any all copies      copy_async copy_commit copy_wait<n> matrices
-//   ldmatrix ldmatrix_trans mma_bf16 mma_e4m3 mma_tf32 Hopper      mbarrier_* tma_* wgmma_*
-//   set_max_registers_* cluster_* ld_cluster st_cluster scalars     scalar.hpp math.hpp convert.hpp
+// clang-format off
+//   indices     thread() lane() warp() threads() block_x() block_y() grid_x()
+//   shared      dynamic_shared<T>() static_shared<T, id>() ld_shared st_shared atomic_add_shared
+//   global      ld_global ld_stream (read once) st_global st_stream; atomic_add atomic_max: integers
+//   barriers    sync sync_warp barrier_sync<n> barrier_arrive<n>
+//   warp        shuffle shuffle_xor shuffle_down ballot any all
+//   copies      copy_async copy_commit copy_wait<n>
+//   matrices    ldmatrix ldmatrix_trans mma_bf16 mma_e4m3 mma_tf32
+//   Hopper      mbarrier_* tma_* wgmma_* set_max_registers_* cluster_* ld_cluster st_cluster fence_*
+//   scalars     scalar.hpp math.hpp convert.hpp
+// clang-format on
 #pragma once
 
 #include "cuda/isa/convert.hpp"
