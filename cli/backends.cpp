@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/emulated_backend.hpp"
 #include "cli/reference_backend.hpp"
 #include "conformance/bugs/mutants.hpp"
 #include "core/error.hpp"
@@ -20,11 +21,14 @@ std::unique_ptr<conformance::Backend> make_backend(const std::string& name) {
     }
     return bugs::mutant(thrown);
   }
-  if (name == "cuda" || name == "emulated") {
-    throw UsageError(fmt::format("backend {}: not part of this build", name),
-                     "use --backend reference");
+  if (name == "emulated") return std::make_unique<EmulatedBackend>(reference_backend());
+  if (name == "cuda") {
+    throw UsageError(
+        "backend cuda: this program was built without nvcc, so it has no code for a GPU",
+        "use --backend emulated: the same kernels on an emulated GPU");
   }
-  throw UsageError(fmt::format("backend {}: not known", name), "use --backend reference");
+  throw UsageError(fmt::format("backend {}: not known", name),
+                   "use --backend reference or emulated");
 }
 
 }  // namespace dsv4::cli

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "cli/backends.hpp"
+#include "cli/emulated_backend.hpp"
 #include "cli/options.hpp"
 #include "cli/terminal.hpp"
 #include "conformance/report.hpp"
@@ -89,15 +90,20 @@ int run(const Options& o) {
       conformance::verify(trace, checkpoint, *backend, options, repeats);
   progress.finish();
   for (const auto& note : report.notes) say(o.quiet, "note: {}", note);
+  const auto* kernels = dynamic_cast<const EmulatedBackend*>(backend.get());
   if (o.json) {
-    fmt::print("{}\n", conformance::to_json(report).dump(2));
+    auto json = conformance::to_json(report);
+    if (kernels) json["kernels"] = kernel_json(kernels->results());
+    fmt::print("{}\n", json.dump(2));
   } else {
     fmt::print("{}",
                conformance::to_text(report, checkpoint.config(), {use_color(), o.every_call}));
+    if (kernels) fmt::print("{}", kernel_text(kernels->results()));
   }
   if (!o.junit.empty())
     write_text_file(o.junit, conformance::to_junit(report, checkpoint.config()));
   if (!o.html.empty()) write_text_file(o.html, conformance::to_html(report, checkpoint.config()));
+  if (kernels && report.exit_code() == 0) return kernel_exit_code(kernels->results());
   if (report.exit_code() == kNothingCompared) fmt::print(stderr, "dsv4: nothing was compared\n");
   return report.exit_code();
 }
@@ -122,7 +128,9 @@ void add_verify(CLI::App& app, int& exit_code) {
   c->add_option("--arith", o->arith,
                 "What the port does on purpose at the rounding sites: a bundled name (fp8-indexer, "
                 "w4a16-experts, bf16-kv, fp32, official) or a JSON file");
-  c->add_option("--backend", o->backend, "reference")->capture_default_str();
+  c->add_option("--backend", o->backend,
+                "reference; or emulated: beside the trace, the CUDA kernels on an emulated GPU")
+      ->capture_default_str();
   c->add_option("--taps", o->taps, "Judge only taps that match this glob; * crosses dots; repeats")
       ->take_all()
       ->allow_extra_args(false);

@@ -71,6 +71,7 @@ class Tap {
   explicit Tap(TapSink& sink, std::string path = {}) : sink_(&sink), path_(std::move(path)) {}
 
   explicit operator bool() const { return sink_ != nullptr; }
+  TapSink* sink() const { return sink_; }  // for a sink that stands between; null: silent
 
   // Child scope: tap.in("attn").in("compressor").
   Tap in(std::string_view scope) const;
