@@ -8,7 +8,7 @@
 #include "cuda/emulated/launch.hpp"
 #include "cuda/kernels/gate.hpp"
 #include "cuda/kernels/hadamard.hpp"
-#include "cuda/kernels/linear.hpp"
+#include "cuda/kernels/linear_tiled.hpp"
 #include "cuda/kernels/mhc.hpp"
 #include "cuda/kernels/quantize.hpp"
 #include "cuda/kernels/rms_norm.hpp"
@@ -65,7 +65,14 @@ void linear_slice(Gpu& gpu, kernels::LinearArgs a, int first, int m) {
   a.x += size(first, a.x_stride);
   a.y_bf16 += size(first, a.y_stride);
   a.m = std::min(16, m - first);
-  gpu.launch({{blocks(a.n, 8)}, 32 * kernels::kLinearWarps}, [&] { kernels::linear<Format>(a); });
+  constexpr unsigned kBlock = 32 * kernels::kLinearWarps;
+  // From 4 rows on x costs more than W where each block reads all of it.
+  if (a.m > 4 && a.n % kernels::kTileOutputs == 0) {
+    gpu.launch({{blocks(a.n, kernels::kTileOutputs)}, kBlock},
+               [&] { kernels::linear_tiled<Format>(a); });
+  } else {
+    gpu.launch({{blocks(a.n, 8)}, kBlock}, [&] { kernels::linear<Format>(a); });
+  }
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include "cuda/kernels/compressor.hpp"
 #include "cuda/kernels/gate.hpp"
 #include "cuda/kernels/hadamard.hpp"
-#include "cuda/kernels/linear.hpp"
+#include "cuda/kernels/linear_tiled.hpp"
 #include "cuda/kernels/mhc.hpp"
 #include "cuda/kernels/quantize.hpp"
 #include "cuda/kernels/rms_norm.hpp"
@@ -46,3 +46,5 @@ DSV4_GLOBAL(state_hca, 128, 16, CompressorArgs, compressor_state<false, 512>)
 DSV4_GLOBAL(gate, 128, 8, GateArgs, gate<12>)
 DSV4_GLOBAL(linear_e4m3, 128, 8, LinearArgs, linear<E4m3Weight>)
 DSV4_GLOBAL(linear_e2m1, 128, 8, LinearArgs, linear<E2m1Weight>)
+DSV4_GLOBAL(linear_tiled_e4m3, 128, 8, LinearArgs, linear_tiled<E4m3Weight>)
+DSV4_GLOBAL(linear_tiled_e2m1, 128, 8, LinearArgs, linear_tiled<E2m1Weight>)

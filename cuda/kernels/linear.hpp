@@ -7,7 +7,7 @@
 // Bound by memory: W is read once, 16 bytes a lane. A block has 8 outputs; its four warps share k
 // in steps of 64 and add up in a fixed order. The k order of a fragment is ours to choose: lane t
 // of a group of four takes 16 columns in a row, of x and of W alike. Scales must lie within
-// 2^+-100.
+// 2^+-100. For more than a few rows of x see linear_tiled.hpp; the plain twin is linear_naive.hpp.
 #pragma once
 
 #include "cuda/kernels/reduce.hpp"
@@ -50,9 +50,12 @@ DSV4_DEVICE std::uint32_t x_pair(const LinearArgs& a, int row, int column) {
   return isa::ld_global(reinterpret_cast<const std::uint32_t*>(a.x + row * a.x_stride + column));
 }
 
+// d += x W^T over 64 columns, of which this lane has 16, from `column` on: those of W's row `row`,
+// which it loads, and those of two rows of x, eight words each.
 template <class Weight>
-DSV4_DEVICE void multiply_step(const LinearArgs& a, int row, int column, float (&d)[4]) {
-  const int group = isa::lane() / 4;
+DSV4_DEVICE void multiply_words(const LinearArgs& a, int row, int column,
+                                const std::uint32_t (&low)[8], const std::uint32_t (&high)[8],
+                                float (&d)[4]) {
   std::uint32_t words[4] = {};
   const std::uint8_t* from = a.w + row * (a.k * Weight::bytes / 16) + column * Weight::bytes / 16;
   if constexpr (Weight::bytes == 16) {
@@ -65,16 +68,22 @@ DSV4_DEVICE void multiply_step(const LinearArgs& a, int row, int column, float (
     words[1] = v.w[1];
   }
   const float scale = Weight::scale(a, row, column);
+  // [docs:fragment]
   DSV4_UNROLL
   for (int i = 0; i < 4; ++i) {
-    const std::uint32_t left[4] = {
-        x_pair(a, group, column + 4 * i), x_pair(a, group + 8, column + 4 * i),
-        x_pair(a, group, column + 4 * i + 2), x_pair(a, group + 8, column + 4 * i + 2)};
+    const std::uint32_t left[4] = {low[2 * i], high[2 * i], low[2 * i + 1], high[2 * i + 1]};
     float w[4];
     DSV4_UNROLL
     for (int e = 0; e < 4; ++e) w[e] = isa::mul(Weight::value(words, 4 * i + e), scale);
     isa::mma_bf16(d, left, isa::pack_bf16(w[0], w[1]), isa::pack_bf16(w[2], w[3]));
   }
+  // [/docs:fragment]
+}
+
+DSV4_DEVICE void store_output(const LinearArgs& a, int row, int output, float y) {
+  const int at = row * a.y_stride + output;
+  if (a.y != nullptr) isa::st_global(a.y + at, y);
+  isa::st_global(a.y_bf16 + at, isa::to_bf16(y));
 }
 
 inline constexpr int kLinearWarps = 4;
@@ -90,7 +99,15 @@ DSV4_DEVICE void linear(const LinearArgs& a) {
   const int row = isa::block_x() * 8 + isa::lane() / 4;
   float d[4] = {};
   for (int k = isa::warp() * 64; k < a.k; k += kLinearWarps * 64) {
-    multiply_step<Weight>(a, row, k + isa::lane() % 4 * 16, d);
+    const int column = k + isa::lane() % 4 * 16;
+    std::uint32_t low[8];
+    std::uint32_t high[8];
+    DSV4_UNROLL
+    for (int i = 0; i < 8; ++i) {
+      low[i] = x_pair(a, isa::lane() / 4, column + 2 * i);
+      high[i] = x_pair(a, isa::lane() / 4 + 8, column + 2 * i);
+    }
+    multiply_words<Weight>(a, row, column, low, high, d);
   }
   DSV4_UNROLL
   for (int i = 0; i < 4; ++i) isa::st_shared(&sums.v[isa::warp()][isa::lane()][i], d[i]);
@@ -103,10 +120,7 @@ DSV4_DEVICE void linear(const LinearArgs& a) {
       y = isa::add(y, isa::ld_shared(&sums.v[w][isa::lane()][i]));
     }
     const isa::Place p = isa::mma_d(isa::lane(), i);
-    if (p.row >= a.m) continue;
-    const int at = p.row * a.y_stride + isa::block_x() * 8 + p.column;
-    if (a.y != nullptr) isa::st_global(a.y + at, y);
-    isa::st_global(a.y_bf16 + at, isa::to_bf16(y));
+    if (p.row < a.m) store_output(a, p.row, isa::block_x() * 8 + p.column, y);
   }
 }
 
