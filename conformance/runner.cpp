@@ -166,7 +166,8 @@ Report verify(const golden::TraceFile& trace, const Checkpoint& checkpoint, Back
   if (options.first_layer > 0) request.streams = streams_from(table, config, options.first_layer);
   if (request.calls.empty()) report.notes.emplace_back("the trace has no calls");
   if (const Support s = backend.supports(request); !s.yes) {
-    throw UsageError(fmt::format("backend {}: {}", backend.name(), s.reason));
+    throw UsageError(fmt::format("backend {}: {}", backend.name(), s.reason),
+                     "give it another trace, or judge this one with --backend reference");
   }
 
   const double tokens = request.calls.empty() ? 0 : static_cast<double>(request.calls.back().end);

@@ -45,7 +45,7 @@ def test_an_outside_backend_that_is_right_passes(port):
 
 
 def test_an_outside_backend_that_is_wrong_does_not(port):
-    assert "embed" in run(port, TRACE, MODEL, 1, code=1)
+    assert "layers.0.ffn.gate.indices" in run(port, TRACE, MODEL, 1, code=1)
 
 
 def test_no_installed_file_names_the_source_folder(prefix):
