@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "reference/experts.hpp"
+#include "reference/gate.hpp"
 #include "reference/rms_norm.hpp"
 
 namespace dsv4::reference::error {
@@ -57,6 +58,15 @@ Mat sigmoid(const Mat& a, const Row& base, Real factor) {
   const auto sigma = (1 + (-a.array()).exp()).inverse();
   const auto affine = 2 * a.array().abs() + base.array().abs().replicate(a.rows(), 1);
   return factor * (sigma * (1 - sigma) * affine + 6 * sigma);
+}
+
+Mat sqrt_softplus(const Mat& l) {
+  return l.unaryExpr([](Real x) {
+    const Real s = reference::sqrt_softplus(x);
+    // s' = sigma / (2 s)
+    const Real slope = s == 0 ? 0 : 1 / (2 * s * (1 + std::exp(-x)));
+    return 8 * s + slope * std::abs(x);
+  });
 }
 
 Mat sinkhorn(const Mat& c, const Mat& l, const Row& base, Index n, std::int64_t iterations) {

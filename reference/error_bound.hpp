@@ -25,6 +25,8 @@ Mat hadamard(const ConstMatRef& x, Index heads);
 Mat mixes(const ConstMatRef& streams, const Weight& fn, Real eps);
 // factor * sigmoid(a) where a = m * scale + base[columns of a]
 Mat sigmoid(const Mat& a, const Row& base, Real factor);
+// sqrt(softplus(l)): eight roundings, and one of l itself, as wherever a function decays.
+Mat sqrt_softplus(const Mat& l);
 // The Sinkhorn iterate c of logits l = m * scale + base; n streams.
 Mat sinkhorn(const Mat& c, const Mat& l, const Row& base, Index n, std::int64_t iterations);
 // One expert: w2(weight * silu(w1 x) * (w3 x)), with the clamp. weight may be empty.

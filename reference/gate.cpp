@@ -35,14 +35,14 @@ Routing route(const ModelConfig& config, const GateWeights& w, const ConstMatRef
   const Mat logits =
       tap("logits[s,x]", linear(x, w.weight), [&] { return error::linear(x, w.weight); });
   const Mat scores = tap("scores[s,x]", logits.unaryExpr(&sqrt_softplus),
-                         [&] { return Mat(8 * logits.unaryExpr(&sqrt_softplus)); });
+                         [&] { return error::sqrt_softplus(logits); });
   Routing r;
   if (w.tid2eid.empty()) {
     const Mat biased = scores.rowwise() + w.bias;
     r.indices = tap("indices[s,a]", top_k(biased, active, ties), &biased, "scores");
     if (tap.wants("indices.margin")) {
       tap("indices.margin[s]", top_k_margin(biased, r.indices),
-          [&] { return margin_error(8 * scores + biased.cwiseAbs()); });
+          [&] { return margin_error(error::sqrt_softplus(logits) + biased.cwiseAbs()); });
     }
   } else {
     r.indices = tap("indices[s,a]", hashed(w, ids, active));
