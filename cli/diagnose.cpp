@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/diagnose.hpp"
 
-#include <filesystem>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <memory>
-#include <optional>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
 #include "cli/backends.hpp"
+#include "cli/named_trace.hpp"
 #include "cli/options.hpp"
 #include "cli/terminal.hpp"
 #include "conformance/bugs/diagnose.hpp"
 #include "conformance/report.hpp"
 #include "core/arithmetic.hpp"
 #include "core/error.hpp"
-#include "golden/alias.hpp"
 
 namespace dsv4::cli {
 namespace {
@@ -117,33 +114,8 @@ void print(const bugs::Diagnosis& d) {
   fmt::print("\n");
 }
 
-// The trace under our names; a translated copy lives as long as this.
-class Named {
- public:
-  Named(const std::string& trace, const std::string& table) {
-    if (table.empty()) {
-      file_.emplace(trace);
-      return;
-    }
-    copy_ = std::filesystem::temp_directory_path() / fmt::format("dsv4-names-{}.h5", getpid());
-    file_.emplace(golden::renamed(golden::TraceFile(trace), golden::read_aliases(table), copy_));
-  }
-  ~Named() {
-    file_.reset();
-    std::error_code ignored;
-    if (!copy_.empty()) std::filesystem::remove(copy_, ignored);
-  }
-  Named(const Named&) = delete;
-  Named& operator=(const Named&) = delete;
-  const golden::TraceFile& file() const { return *file_; }
-
- private:
-  std::filesystem::path copy_;
-  std::optional<golden::TraceFile> file_;
-};
-
 int run(const Options& o) {
-  const Named named(o.trace, o.names);
+  const NamedTrace named(o.trace, o.names);
   const golden::TraceFile& trace = named.file();
   const Checkpoint checkpoint = Checkpoint::open(o.model);
   bugs::DiagnoseOptions options;

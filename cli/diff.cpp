@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/backends.hpp"
+#include "cli/named_trace.hpp"
 #include "cli/options.hpp"
 #include "conformance/diff.hpp"
 #include "conformance/report.hpp"
@@ -18,7 +19,7 @@ namespace dsv4::cli {
 namespace {
 
 struct Options {
-  std::string a, b, model;
+  std::string a, b, model, names;
   double tolerance = -1;
   bool first = false, json = false;
 };
@@ -46,8 +47,9 @@ int judged(const Options& o, const golden::TraceFile& a, const golden::TraceFile
   const Checkpoint checkpoint = Checkpoint::open(o.model);
   const auto backend = make_backend("reference");
   int worst = kAllPassed;
-  for (const golden::TraceFile* t : {&a, &b}) {
-    const auto report = conformance::verify(*t, checkpoint, *backend, {});
+  for (const auto& [path, t] : {std::pair(&o.a, &a), std::pair(&o.b, &b)}) {
+    auto report = conformance::verify(*t, checkpoint, *backend, {});
+    report.trace = *path;
     j["verify"].push_back(nlohmann::ordered_json{
         {"trace", report.trace}, {"counts", report.counts()}, {"exit_code", report.exit_code()}});
     if (!o.json) {
@@ -63,8 +65,10 @@ int judged(const Options& o, const golden::TraceFile& a, const golden::TraceFile
 }
 
 int run(const Options& o) {
-  const golden::TraceFile a(o.a);
-  const golden::TraceFile b(o.b);
+  const NamedTrace named_a(o.a, o.names);
+  const NamedTrace named_b(o.b, o.names);
+  const golden::TraceFile& a = named_a.file();
+  const golden::TraceFile& b = named_b.file();
   if (!o.model.empty()) {
     // Refuse a wrong model before anything is printed.
     const Checkpoint checkpoint = Checkpoint::open(o.model);
@@ -115,6 +119,9 @@ void add_diff(CLI::App& app, int& exit_code) {
                   ->check(CLI::NonNegativeNumber);
   c->add_option("--model", o->model, "Also judge both against the reference on this checkpoint")
       ->excludes(tol);
+  c->add_option("--names", o->names,
+                "Table of the port's own names, for both; datasets that it does not name keep "
+                "theirs (docs/diagnose.md)");
   c->add_flag("--first", o->first, "Stop at the first stage that differs");
   c->add_flag("--json", o->json, "Print JSON");
   c->footer(

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <list>
 #include <memory>
 
 #include "cli/backends.hpp"
 #include "cli/emulated_backend.hpp"
+#include "cli/named_trace.hpp"
 #include "cli/options.hpp"
 #include "cli/terminal.hpp"
 #include "conformance/report.hpp"
@@ -23,7 +25,7 @@ namespace {
 struct Options {
   std::vector<std::string> traces;  // the one to judge, then repeats of its run
   std::string model, mode = "local", rounding, arith, backend = "reference", layers, rows, chunks,
-                     junit, html;
+                     junit, html, names;
   std::vector<std::string> taps, require;
   std::int64_t call = -1;
   bool json = false, quiet = false, every_call = false;
@@ -60,18 +62,23 @@ std::shared_ptr<const Arithmetic> declared_arithmetic(const Options& o, const st
   const bool known = std::find(bundled.begin(), bundled.end(), of_trace) != bundled.end();
   const std::string name = !o.arith.empty() ? o.arith : known ? of_trace : std::string{};
   if (name.empty()) return nullptr;
-  if (rounding != "official") {
+  const auto arithmetic = std::make_shared<Arithmetic>(load_arithmetic(name));
+  if (rounding != "official" && !arithmetic->sites.empty()) {
     if (o.arith.empty()) return nullptr;
     throw UsageError(
         fmt::format("--arith {}: {} is a trace in exact numerics", name, o.traces.front()),
         "a declared arithmetic says what happens at the rounding sites of official numerics");
   }
-  return std::make_shared<Arithmetic>(load_arithmetic(name));
+  return arithmetic;
 }
 
 int run(const Options& o) {
-  const golden::TraceFile trace(o.traces.front());
-  const std::vector<golden::TraceFile> repeats(o.traces.begin() + 1, o.traces.end());
+  const NamedTrace named(o.traces.front(), o.names);
+  const golden::TraceFile& trace = named.file();
+  std::list<NamedTrace> named_repeats;
+  std::vector<golden::TraceFile> repeats;
+  for (auto path = o.traces.begin() + 1; path != o.traces.end(); ++path)
+    repeats.push_back(named_repeats.emplace_back(*path, o.names).take());
   const std::string declared =
       trace.attributes().rounding.empty() ? "exact" : trace.attributes().rounding;
   if (!o.rounding.empty() && o.rounding != declared) {
@@ -86,8 +93,11 @@ int run(const Options& o) {
   const auto backend = make_backend(o.backend);
   Progress progress("verify", 100, "%", o.quiet);
   options.progress = [&](double fraction) { progress.update(100 * fraction); };
-  const conformance::Report report =
-      conformance::verify(trace, checkpoint, *backend, options, repeats);
+  options.not_exposed = named.not_exposed();
+  conformance::Report report = conformance::verify(trace, checkpoint, *backend, options, repeats);
+  report.trace = o.traces.front();
+  report.repeats.assign(o.traces.begin() + 1, o.traces.end());
+  report.names = o.names;
   progress.finish();
   for (const auto& note : report.notes) say(o.quiet, "note: {}", note);
   const auto* kernels = dynamic_cast<const EmulatedBackend*>(backend.get());
@@ -124,10 +134,13 @@ void add_verify(CLI::App& app, int& exit_code) {
                 "local: every stage from the trace's own inputs; chained: from the token ids")
       ->check(CLI::IsMember({"local", "chained"}))
       ->capture_default_str();
+  c->add_option("--names", o->names,
+                "Table of the port's own names: theirs, ours, transform (docs/diagnose.md)");
   c->add_option("--rounding", o->rounding, "exact or official (default: what the trace declares)");
   c->add_option("--arith", o->arith,
                 "What the port does on purpose at the rounding sites: a bundled name (fp8-indexer, "
-                "w4a16-experts, bf16-kv, fp32, official) or a JSON file");
+                "w4a16-experts, bf16-kv, fp32, tensor-core, fp8-promoted, official) or a JSON "
+                "file");
   c->add_option("--backend", o->backend,
                 "reference; or emulated: beside the trace, the CUDA kernels on an emulated GPU")
       ->capture_default_str();

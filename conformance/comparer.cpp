@@ -208,13 +208,17 @@ void Comparer::judge_row(const RowRef& ref, const Origin& origin, std::int64_t k
   const auto stored = row_of(*ref.slot, ref.row);
   std::vector<double> b(stored.begin(), stored.end());
   bytes += static_cast<std::int64_t>((a.size() + b.size()) * sizeof(double));
-  if (unaligned_weights(ref.slot->info->name, table_, key)) {
+  const bool unaligned = unaligned_weights(ref.slot->info->name, table_, key);
+  if (unaligned) {
     std::sort(a.begin(), a.end(), std::greater<>());
     std::sort(b.begin(), b.end(), std::greater<>());
   }
   const std::vector<double> bound = bounds(ref, origin, ours, b);
   note_noise(f, ref, key, bound);
-  if (closed(origin, ours.composite)) return f.stage.add_row(ref.row, a, b, bound);
+  if (closed(origin, ours.composite)) {
+    if (!unaligned) note_errors(f, *ref.slot, ours, stored);
+    return f.stage.add_row(ref.row, a, b, bound);
+  }
   const auto keep = [&] {
     base_rows_[{ref.slot->info->name, key}] =
         Eigen::Map<const Eigen::RowVectorXd>(a.data(), std::ssize(a)).cast<Real>();
@@ -232,6 +236,27 @@ void Comparer::judge_row(const RowRef& ref, const Origin& origin, std::int64_t k
   f.pending.push_back({key, ref.row, one.worst()});
   over_ceiling_ = true;
   keep();
+}
+
+// Beside each error what its size should be: that of the operations, and that of the store.
+void Comparer::note_errors(Finding& f, const Slot& slot, const Ours& ours,
+                           std::span<const double> theirs) {
+  const bool grid = has_grid(ours.grid) && !ours.before.empty();
+  if (!grid && (slot.sum.terms == 0 || ours.scale.empty())) return;
+  const double unit = slot.precision.unit + reference_roundoff();
+  std::vector<ErrorStatistics::Element> row(std::min(ours.values.size(), theirs.size()));
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    const auto value = static_cast<double>(ours.values[i]);
+    const double before = grid ? static_cast<double>(ours.before[i]) : value;
+    const double scale = ours.scale.empty() ? 0 : unit * static_cast<double>(ours.scale[i]);
+    const double step =
+        grid ? spacing(ours.grid, before) : 2 * slot.precision.store * std::abs(value);
+    if (scale == 0 && before == value) continue;  // a copy
+    row[i].error = std::copysign(1.0, value) * (theirs[i] - before);
+    row[i].typical = std::hypot(slot.roundings.typical * scale, step / std::sqrt(12.0));
+    row[i].lean = slot.roundings.lean * scale;
+  }
+  f.statistics.add_row(row);
 }
 
 void Comparer::note_noise(Finding& f, const RowRef& ref, std::int64_t key,

@@ -45,8 +45,9 @@ struct PendingChoice {
 
 // Everything known about one dataset after a run.
 struct Finding {
-  Comparison stage;  // rows recomputed from the trace's own inputs: derived bound
-  Comparison span;   // rows recomputed through stages that the trace lacks
+  Comparison stage;            // rows recomputed from the trace's own inputs: derived bound
+  ErrorStatistics statistics;  // of the same rows
+  Comparison span;             // rows recomputed through stages that the trace lacks
   std::vector<PendingRow>
       pending;               // fp64: over the ceiling, perhaps behind a decision nobody wrote down
   bool by_ensemble = false;  // not fp64: `span` is judged by the ensemble's spread
@@ -122,6 +123,8 @@ class Comparer : public TapSink {
   void judge_row(const RowRef& ref, const Origin& origin, std::int64_t key, const Ours& ours);
   std::vector<double> bounds(const RowRef& ref, const Origin& origin, const Ours& ours,
                              std::span<const double> theirs) const;
+  static void note_errors(Finding& f, const Slot& slot, const Ours& ours,
+                          std::span<const double> theirs);
   void note_noise(Finding& f, const RowRef& ref, std::int64_t key, std::span<const double> bound);
   void note_noise(Finding& f, const RowRef& ref, std::int64_t key);  // choices
   void measure(const Slot* slot, const std::string& tap, std::int64_t key,

@@ -199,6 +199,14 @@ class Conclusion {
         by_ensemble ? ratio(r.spread, 2 * f.spread_max) : std::max(0.0, f.noise.worst().ratio);
   }
 
+  static void note_statistics(const ErrorStatistics& s, Result& r) {
+    if (!s.judged()) return;
+    r.rms = s.rms();
+    r.rms_bound = s.rms_bound();
+    r.bias = s.bias();
+    r.bias_bound = s.bias_bound();
+  }
+
   Result judge_values(Slot& slot, Finding& f, Result r) const {
     std::vector<Worst> over;
     for (PendingRow& p : f.pending) {
@@ -225,7 +233,16 @@ class Conclusion {
       if (w.ratio > worst.ratio) worst = w;
     }
     if (worst.row >= 0) place(slot, worst, r);
+    note_statistics(f.statistics, r);
     if (worst.ratio > 1) return fail(r, {});
+    if (!f.statistics.within()) {
+      const bool large = r.rms > r.rms_bound;
+      return fail(
+          r, large ? fmt::format("errors are {:.2f} times what rounding makes them; at most {:.2f}",
+                                 r.rms, r.rms_bound)
+                   : fmt::format("errors lean by {:+.2f} of their size; at most {:.2f}", r.bias,
+                                 r.bias_bound));
+    }
     const bool bytes = slot.info->integer;
     const bool nothing = (f.stage.rows() == 0 || f.stage.meaningless(bytes)) &&
                          (f.span.rows() == 0 || f.span.meaningless(bytes)) && f.pending.empty();
@@ -270,7 +287,12 @@ class Conclusion {
     r.block = m.block;
     const bool required = std::any_of(options_.require.begin(), options_.require.end(),
                                       [&](const auto& g) { return glob_match(g, tap); });
-    r.verdict = required ? Verdict::failed : Verdict::absent;
+    const auto& hidden = options_.not_exposed;
+    const bool fused = std::any_of(hidden.begin(), hidden.end(), [&](const auto& name) {
+      return name == tap || name == m.info->name;
+    });
+    r.verdict = required ? Verdict::failed : fused ? Verdict::not_exposed : Verdict::absent;
+    if (r.verdict == Verdict::not_exposed) r.reason = "the port declares that it has no such tensor";
     if (required) {
       r.reason = "required, and not in the trace";
       r.position = table_.calls()[call].start;

@@ -27,6 +27,12 @@ ordered_json to_json(const Result& r) {
   j["bound"] = number(r.bound);
   j["ours"] = number(r.ours);
   j["theirs"] = number(r.theirs);
+  if (r.rms_bound > 0) {
+    j["rms"] = number(r.rms);
+    j["rms_bound"] = number(r.rms_bound);
+    j["bias"] = number(r.bias);
+    j["bias_bound"] = number(r.bias_bound);
+  }
   j["index"] = r.index;
   j["position"] = r.position;
   j["magnitude"] = number(r.magnitude);
@@ -74,7 +80,7 @@ struct Line {
   }
   Verdict verdict() const {
     for (const Verdict v : {Verdict::failed, Verdict::unknown, Verdict::mistrusted, Verdict::passed,
-                            Verdict::skipped}) {
+                            Verdict::skipped, Verdict::not_exposed}) {
       if (verdicts.contains(v)) return v;
     }
     return Verdict::absent;
@@ -90,6 +96,11 @@ std::string painted(std::string text, Verdict v, bool color) {
 std::string place(const Result& r) {
   if (r.position < 0) return "";
   return fmt::format("call {} pos {} [{}]", r.call, r.position, fmt::join(r.index, ","));
+}
+
+// Root mean square and mean of the errors, in units of what independent roundings give.
+std::string statistics(const Result& r) {
+  return r.rms_bound > 0 ? fmt::format("{:.2f} {:+.2f}", r.rms, r.bias) : "";
 }
 
 std::string notes(const Line& line) {
@@ -176,13 +187,17 @@ std::string to_text(const Report& report, const ModelConfig& config, const TextS
   for (const auto& [key, line] : lines) {
     const Result& r = *line.worst;
     const std::string here = layer_title(r, config);
-    if (here != title) fmt::format_to(out, "{}{}\n", title.empty() ? "" : "\n", title = here);
+    if (here != title) {
+      fmt::format_to(out, "{}{}\n", title.empty() ? "" : "\n",
+                     fmt::format("{:<36} {:>9} {:>9} {:>11}", here, "error", "bound", "rms bias"));
+      title = here;
+    }
     const Verdict v = line.verdict();
     const bool numbers = v == Verdict::passed || v == Verdict::failed;
-    fmt::format_to(out, "  {:<34} {:>9} {:>9}  {:<28} {:<10} {}\n", stage_name(r),
+    fmt::format_to(out, "  {:<34} {:>9} {:>9} {:>11}  {:<28} {:<10} {}\n", stage_name(r),
                    numbers ? fmt::format("{:.2e}", r.error) : "",
-                   numbers ? fmt::format("{:.2e}", r.bound) : "", place(r),
-                   painted(std::string(name(v)), v, style.color), notes(line));
+                   numbers ? fmt::format("{:.2e}", r.bound) : "", numbers ? statistics(r) : "",
+                   place(r), painted(std::string(name(v)), v, style.color), notes(line));
   }
   const auto counts = report.counts();
   fmt::format_to(out, "\n{}: {} mode, {} numerics, backend {}\n", report.trace, report.mode,

@@ -33,8 +33,9 @@ std::string stage_name(const Result& r) {
 std::string repro(const Report& report, const Result& r) {
   const std::string rows =
       r.position >= 0 ? fmt::format(" --rows {}-{}", r.position, r.position) : "";
-  return fmt::format("dsv4 verify {} --model {} --mode {} --taps '{}' --call {}{}", report.trace,
-                     report.model, report.mode, r.tap, r.call, rows);
+  const std::string names = report.names.empty() ? "" : " --names " + report.names;
+  return fmt::format("dsv4 verify {} --model {} --mode {} --taps '{}' --call {}{}{}", report.trace,
+                     report.model, report.mode, r.tap, r.call, rows, names);
 }
 
 }  // namespace dsv4::conformance

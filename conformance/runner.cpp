@@ -58,6 +58,8 @@ std::vector<std::string> declared_deviations(const Arithmetic& arithmetic) {
     if (format == site.format) continue;
     out.push_back(fmt::format("{}: {} instead of {}", site.name, name(format), name(site.format)));
   }
+  if (arithmetic.products != Products::fp32)
+    out.push_back(fmt::format("products: {}", name(arithmetic.products)));
   return out;
 }
 
@@ -151,7 +153,8 @@ Report verify(const golden::TraceFile& trace, const Checkpoint& checkpoint, Back
   report.rounding = trace.attributes().rounding.empty() ? "exact" : trace.attributes().rounding;
   require_same_model(trace, checkpoint, report.notes);
 
-  TraceTable table(trace, config);
+  const Products products = options.arithmetic ? options.arithmetic->products : Products::fp32;
+  TraceTable table(trace, config, products);
   Case request;
   request.id = report.trace;
   request.checkpoint = &checkpoint;

@@ -24,7 +24,8 @@ struct VerifyOptions {
   std::vector<std::int64_t> chunks;  // re-split; empty: the trace's own calls
   std::int64_t first_layer = 0;      // > 0: starts at the trace's layers.(first-1).hc_ffn.out
   std::int64_t last_layer = -1;
-  std::vector<std::string> require;  // globs of taps that must be in the trace
+  std::vector<std::string> require;      // globs of taps that must be in the trace
+  std::vector<std::string> not_exposed;  // taps or templates that the port fuses away, it says
   int ensemble = 16;
   std::shared_ptr<const Arithmetic> arithmetic;   // of the port, by design; null: the official one
   std::function<void(double fraction)> progress;  // 0 … 1 of the expected work

@@ -44,6 +44,12 @@ double stage_bound(const Precision& p, double scale, double value, double magnit
   return held + p.store * std::abs(value);
 }
 
+double spacing(Format grid, double x) {
+  constexpr int kLeastExponent = -126;  // of both
+  const int exponent = x == 0 ? kLeastExponent : std::max(std::ilogb(x), kLeastExponent);
+  return std::ldexp(1.0, exponent - (grid == Format::bf16 ? 7 : 23));
+}
+
 double stored_bound(Format grid, double before, double error, double value, double theirs) {
   const double reach = theirs > value ? before + error : before - error;
   const auto left = static_cast<double>(stored(grid, static_cast<Real>(reach)));

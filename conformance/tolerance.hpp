@@ -34,6 +34,8 @@ constexpr double kCeiling = 1e-12;
 // Bound of one element in a span of one stage. scale: the stage's E; value: the reference's;
 // magnitude: the largest finite one of the dataset.
 double stage_bound(const Precision& p, double scale, double value, double magnitude);
+// Distance of neighbours on the grid of BF16 or float32 at x.
+double spacing(Format grid, double x);
 // How far from `value`, on the side of `theirs`, a store on this grid can leave an element whose
 // value before rounding errs by `error`.
 double stored_bound(Format grid, double before, double error, double value, double theirs);

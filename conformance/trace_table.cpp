@@ -21,8 +21,8 @@ bool rows_are_positions(const TapInfo& info) { return !info.axes.empty() && info
 
 }  // namespace
 
-TraceTable::TraceTable(const golden::TraceFile& file, const ModelConfig& config)
-    : file_(file), config_(config) {
+TraceTable::TraceTable(const golden::TraceFile& file, const ModelConfig& config, Products products)
+    : file_(file), config_(config), products_(products) {
   infer_calls();
   for (std::size_t c = 0; c < file.calls().size(); ++c) {
     for (const golden::DatasetInfo& d : file.calls()[c].datasets) {
@@ -89,6 +89,9 @@ void TraceTable::number_rows(Slot& slot) {
   const bool official = file_.attributes().rounding == "official";
   slot.precision =
       precision_of(d, official ? std::string_view(m->info->dtype) : std::string_view{});
+  slot.sum = sum_behind(*m, config_);
+  slot.roundings = rounding_model(slot.sum, products_, slot.precision.unit);
+  slot.precision.unit = slot.roundings.unit;
   const Call& call = calls_[slot.call];
   const auto& axes = m->info->axes;
   if (axes.empty()) return;  // a code beside a tap that is not quantised

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "conformance/backend.hpp"
+#include "conformance/roundings.hpp"
 #include "conformance/tolerance.hpp"
 #include "core/config.hpp"
 #include "core/taps.hpp"
@@ -25,6 +26,8 @@ struct Slot {
   std::int64_t width = 1;          // values per row
   bool choice = false;             // indices; codes are integers and no choice of that kind
   Precision precision;
+  Sum sum;  // behind its values
+  RoundingModel roundings;
   std::string problem;  // not empty: a known tap of a wrong shape; never compared
   std::int64_t expected_rows = -1;
 
@@ -42,7 +45,8 @@ struct RowRef {
 
 class TraceTable {
  public:
-  TraceTable(const golden::TraceFile& file, const ModelConfig& config);
+  TraceTable(const golden::TraceFile& file, const ModelConfig& config,
+             Products products = Products::fp32);
 
   const std::vector<Call>& calls() const { return calls_; }  // of the trace, with inferred ends
   std::vector<Slot>& slots() { return slots_; }
@@ -68,6 +72,7 @@ class TraceTable {
 
   const golden::TraceFile& file_;
   const ModelConfig& config_;
+  Products products_;
   std::vector<Call> calls_;
   std::vector<Slot> slots_;
   std::map<std::string, std::vector<std::size_t>> by_tap_;  // slots in call order

@@ -37,6 +37,8 @@ std::string_view name(Verdict v) {
       return "UNKNOWN";
     case Verdict::skipped:
       return "SKIPPED";
+    case Verdict::not_exposed:
+      return "NOT_EXPOSED";
     case Verdict::mistrusted:
       return "MISTRUSTED";
   }
@@ -46,7 +48,7 @@ std::string_view name(Verdict v) {
 std::map<std::string, std::int64_t> Report::counts() const {
   std::map<std::string, std::int64_t> n;
   for (const Verdict v : {Verdict::passed, Verdict::failed, Verdict::absent, Verdict::unknown,
-                          Verdict::skipped, Verdict::mistrusted}) {
+                          Verdict::skipped, Verdict::not_exposed, Verdict::mistrusted}) {
     n[std::string(name(v))] = 0;
   }
   for (const Result& r : results) ++n[std::string(name(r.verdict))];

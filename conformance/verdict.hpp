@@ -14,10 +14,11 @@ namespace dsv4::conformance {
 enum class Verdict {
   passed,
   failed,
-  absent,      // the trace lacks this tap
-  unknown,     // the trace has a name nobody knows
-  skipped,     // could not be compared; the reason says why
-  mistrusted,  // nothing meaningful was compared: all zero, all NaN, constant
+  absent,       // the trace lacks this tap
+  unknown,      // the trace has a name nobody knows
+  skipped,      // could not be compared; the reason says why
+  not_exposed,  // the port says that it never has this value: its kernels fuse it away
+  mistrusted,   // nothing meaningful was compared: all zero, all NaN, constant
 };
 
 std::string_view name(Verdict v);  // "PASSED"
@@ -37,6 +38,9 @@ struct Result {
   std::vector<std::int64_t> index;  // in the dataset
   std::int64_t position = -1;  // absolute position of its row (entries: first token of the group)
   double magnitude = 0;        // largest finite |value| of the dataset
+  // Errors in units of what independent roundings give: root mean square, and mean towards larger
+  // magnitudes. The bounds are 0 where nothing follows from them (conformance/roundings.hpp).
+  double rms = 0, rms_bound = 0, bias = 0, bias_bound = 0;
   std::vector<std::string> span;  // the nearest taps of the trace this one was recomputed from
   std::int64_t rows = 0;          // rows compared
   std::int64_t inherited =
@@ -54,6 +58,7 @@ struct Result {
 
 struct Report {
   std::string mode, rounding, trace, model, backend;
+  std::string names;            // table of the port's own names; empty: ours
   std::vector<Result> results;  // in the order of the forward pass, call by call
   std::vector<std::string> notes;
   std::vector<std::string> declared;  // deviations that the port declares (--arith)

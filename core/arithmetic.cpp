@@ -18,8 +18,9 @@
 namespace dsv4 {
 namespace {
 
-constexpr std::array<std::string_view, 5> kBundled = {"official", "fp8-indexer", "w4a16-experts",
-                                                      "bf16-kv", "fp32"};
+constexpr std::array<std::string_view, 7> kBundled = {
+    "official", "fp8-indexer", "w4a16-experts", "bf16-kv", "fp32", "tensor-core", "fp8-promoted"};
+constexpr std::array<std::string_view, 3> kProducts = {"fp32", "tensor-core", "fp8-promoted"};
 
 nlohmann::json parsed(const std::string& text, const std::string& where) {
   try {
@@ -45,6 +46,16 @@ std::vector<RoundingSite> parse_sites(std::string_view tsv) {
   return sites;
 }
 
+Products parse_products(const nlohmann::json& j, const std::string& where) {
+  const std::string text = j.is_string() ? j.get<std::string>() : j.dump();
+  const auto at = std::find(kProducts.begin(), kProducts.end(), text);
+  if (at == kProducts.end()) {
+    throw UsageError(fmt::format("{}: products: expected one of {}, found {}", where,
+                                 fmt::join(kProducts, ", "), text));
+  }
+  return static_cast<Products>(at - kProducts.begin());
+}
+
 Arithmetic parse_arithmetic(const std::string& text, const std::string& where) {
   const nlohmann::json j = parsed(text, where);
   if (!j.is_object() || !j.contains("sites") || !j["sites"].is_object()) {
@@ -52,6 +63,7 @@ Arithmetic parse_arithmetic(const std::string& text, const std::string& where) {
                      R"(for example {"name": "mine", "sites": {"attn.kv": "none"}})");
   }
   Arithmetic a{j.value("name", where), j.value("note", ""), {}};
+  if (j.contains("products")) a.products = parse_products(j["products"], where);
   for (const auto& [glob, format] : j["sites"].items()) {
     const bool known =
         std::any_of(rounding_sites().begin(), rounding_sites().end(),
@@ -68,6 +80,8 @@ Arithmetic parse_arithmetic(const std::string& text, const std::string& where) {
 }
 
 }  // namespace
+
+std::string_view name(Products products) { return kProducts[static_cast<std::size_t>(products)]; }
 
 const std::vector<RoundingSite>& rounding_sites() {
   static const auto sites = parse_sites(sites_tsv());

@@ -247,6 +247,13 @@ std::vector<Alias> read_aliases(const std::filesystem::path& table) {
   return out;
 }
 
+std::vector<std::string> not_exposed(const std::vector<Alias>& aliases) {
+  std::vector<std::string> out;
+  for (const Alias& alias : aliases)
+    if (alias.theirs == std::vector<std::string>{"-"}) out.push_back(alias.ours);
+  return out;
+}
+
 TraceFile renamed(const TraceFile& trace, const std::vector<Alias>& aliases,
                   const std::filesystem::path& path) {
   const std::vector<std::int32_t> ids(trace.input_ids().begin(), trace.input_ids().end());

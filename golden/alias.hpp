@@ -5,6 +5,8 @@
 //   model.layers.L.self_attn.q_b_norm    layers.L.attn.q_normed    drop_batch heads_second
 //   model.layers.L.mlp.up+model.layers.L.mlp.down    layers.L.ffn.out    -
 //
+// Theirs may be -: the port has no such tensor, because a kernel of it fuses the stage away.
+//
 // Transforms, from left to right: drop_batch (a first axis of one), heads_second ([h,s,c] to
 // [s,h,c]), split(N) (the last axis into N), flatten (the last two axes into one), last_row,
 // rows(A-B), columns(A-B) of the last axis, scale(X), item(K) (the dataset is called NAME.K), and
@@ -27,6 +29,9 @@ struct Alias {
 
 // Throws TraceError with the line for what it does not understand.
 std::vector<Alias> read_aliases(const std::filesystem::path& table);
+
+// Our names of the aliases whose theirs is -.
+std::vector<std::string> not_exposed(const std::vector<Alias>& aliases);
 
 // Writes `trace` under our names to `path`. Datasets that no alias names keep their own.
 TraceFile renamed(const TraceFile& trace, const std::vector<Alias>& aliases,

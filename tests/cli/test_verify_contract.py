@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import CALLS, ROOT, datasets, dsv4, keep, ok, replace, tap, verify
 
-VERDICTS = {"PASSED", "FAILED", "ABSENT", "UNKNOWN", "SKIPPED", "MISTRUSTED"}
+VERDICTS = {"PASSED", "FAILED", "ABSENT", "UNKNOWN", "SKIPPED", "NOT_EXPOSED", "MISTRUSTED"}
 BUNDLE = json.loads((ROOT / "golden" / "manifest.json").read_text())["goldens"]
 
 
