@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-#include "cli/emulated_backend.hpp"
+#include "cli/kernel_backend.hpp"
 #include "cli/reference_backend.hpp"
 #include "conformance/bugs/mutants.hpp"
 #include "core/error.hpp"
@@ -21,14 +21,12 @@ std::unique_ptr<conformance::Backend> make_backend(const std::string& name) {
     }
     return bugs::mutant(thrown);
   }
-  if (name == "emulated") return std::make_unique<EmulatedBackend>(reference_backend());
-  if (name == "cuda") {
-    throw UsageError(
-        "backend cuda: this program was built without nvcc, so it has no code for a GPU",
-        "use --backend emulated: the same kernels on an emulated GPU");
-  }
+  if (name == "emulated")
+    return std::make_unique<KernelBackend>(name, stages::on_emulator(), reference_backend());
+  if (name == "cuda")
+    return std::make_unique<KernelBackend>(name, stages::on_gpu(), reference_backend());
   throw UsageError(fmt::format("backend {}: not known", name),
-                   "use --backend reference or emulated");
+                   "use --backend reference, emulated or cuda");
 }
 
 }  // namespace dsv4::cli

@@ -22,13 +22,14 @@ namespace error = reference::error;
 
 }  // namespace
 
-KernelStages::KernelStages(TapSink& to, const conformance::Case& request,
+KernelStages::KernelStages(TapSink& to, const conformance::Case& request, stages::Stages& kernels,
                            std::vector<KernelResult>& results)
     : to_(to),
       request_(request),
       config_(request.checkpoint->config()),
       results_(results),
-      round_(request.numerics) {
+      round_(request.numerics),
+      kernels_(kernels) {
   const std::int64_t last = request.last_layer < 0 ? config_.n_layers - 1 : request.last_layer;
   for (std::int64_t l = request.first_layer; l <= last; ++l) {
     add_place(fmt::format("layers.{}", l), l,
@@ -145,8 +146,8 @@ void KernelStages::norm(const std::string& tap, const std::string& from, const R
   if (!known(from)) return;
   const Mat& x = value(from);
   StageJudge judge(call_, results_);
-  judge.kernel(tap, matrix(emulated::rms_norm(bf16s(x), static_cast<int>(x.rows()), floats(weight),
-                                              static_cast<float>(config_.norm_eps), options_),
+  judge.kernel(tap, matrix(kernels_.rms_norm(bf16s(x), static_cast<int>(x.rows()), floats(weight),
+                                             static_cast<float>(config_.norm_eps)),
                            x.rows()));
   Tap to(judge);
   to.bind("s", x.rows()).bind("d", x.cols());
@@ -156,8 +157,8 @@ void KernelStages::norm(const std::string& tap, const std::string& from, const R
 
 Mat KernelStages::quantised(const std::string& tap, const Mat& x) {
   const auto rows = static_cast<int>(x.rows()), columns = static_cast<int>(x.cols());
-  const emulated::Quantized q =
-      emulated::quantize(emulated::Quantizer::fp8_128, bf16s(x), rows, columns, options_);
+  const stages::Quantized q =
+      kernels_.quantize(stages::Quantizer::fp8_128, bf16s(x), rows, columns);
   Mat out(x.rows(), x.cols());
   for (Index i = 0; i < x.size(); ++i) {
     out.data()[i] = static_cast<Real>(decode_e4m3(q.codes[static_cast<std::size_t>(i)])) *
@@ -170,9 +171,9 @@ Mat KernelStages::quantised(const std::string& tap, const Mat& x) {
 void KernelStages::product(const std::string& tap, const Mat& x, const Weight& w,
                            std::string_view site) {
   StageJudge judge(call_, results_);
-  judge.kernel(
-      tap, matrix(emulated::linear(bf16s(x), static_cast<int>(x.rows()), w, options_), x.rows()),
-      {static_cast<double>(w.cols)});
+  judge.kernel(tap,
+               matrix(kernels_.linear(bf16s(x), static_cast<int>(x.rows()), codes(w)), x.rows()),
+               {static_cast<double>(w.cols)});
   Tap to(judge);
   to.bind("s", x.rows()).bind("d", w.rows);
   to(tap + "[s,d]", round_.bf16(site, reference::linear(x, w)),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Between the reference and whoever judges the trace: watches the values pass, and as soon as a
-// stage's inputs are known, runs its kernel on them. cli/emulated_backend owns it for one run.
+// stage's inputs are known, runs its kernel on them. cli/kernel_backend owns it for one run.
 #pragma once
 
 #include <map>
@@ -10,7 +10,7 @@
 
 #include "cli/kernel_judge.hpp"
 #include "conformance/backend.hpp"
-#include "cuda/emulated/stages.hpp"
+#include "cuda/stages/stages.hpp"
 #include "reference/block.hpp"
 #include "reference/kv_cache.hpp"
 #include "reference/mtp.hpp"
@@ -19,7 +19,8 @@ namespace dsv4::cli {
 
 class KernelStages : public TapSink {
  public:
-  KernelStages(TapSink& to, const conformance::Case& request, std::vector<KernelResult>& results);
+  KernelStages(TapSink& to, const conformance::Case& request, stages::Stages& kernels,
+               std::vector<KernelResult>& results);
 
   void on_call(std::int64_t start, std::int64_t end) override;
   void on_value(TapEvent& event) override;
@@ -35,7 +36,7 @@ class KernelStages : public TapSink {
     Row frequencies;
     std::string streams;  // the tap that holds the streams entering it
     std::map<bool, reference::CompressorCache> caches;  // by: is it the indexer's
-    std::map<bool, std::pair<emulated::Floats, emulated::Floats>> states;
+    std::map<bool, std::pair<stages::Floats, stages::Floats>> states;
   };
 
   void add_place(const std::string& prefix, std::int64_t layer, const std::string& streams);
@@ -65,7 +66,7 @@ class KernelStages : public TapSink {
   const ModelConfig& config_;
   std::vector<KernelResult>& results_;
   reference::Round round_;
-  emulated::Options options_;
+  stages::Stages& kernels_;
   std::vector<Place> places_;
   std::map<std::string, Mat> values_;  // of this call, as they flow on
   std::set<std::string> covered_;      // taps that a kernel answered, of this call

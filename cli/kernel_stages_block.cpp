@@ -52,7 +52,7 @@ void KernelStages::run_mhc(Place* post, const std::string& sub, Place* pre,
   if (!known(streams_tap) || (post && !known(y_tap))) return;
   const Mat streams =
       streams_tap == "embed" ? Mat(value("embed").replicate(1, n)) : value(streams_tap);
-  emulated::MhcInput in;
+  stages::MhcInput in;
   in.n = static_cast<int>(n);
   in.d = static_cast<int>(config_.dim);
   in.tokens = static_cast<int>(streams.rows());
@@ -72,7 +72,7 @@ void KernelStages::run_mhc(Place* post, const std::string& sub, Place* pre,
     in.base = floats(w->base);
     in.scale = floats(w->scale);
   }
-  const emulated::MhcOutput out = emulated::mhc(in, options_);
+  const stages::MhcOutput out = kernels_.mhc(in);
 
   StageJudge judge(call_, results_);
   const Index s = streams.rows();
@@ -106,11 +106,10 @@ void KernelStages::attention_inputs(Place& p) {
   const Mat& q_b = value(at + "wq_b.out");
   const Mat& kv_a = value(at + "wkv.out");
   const Index s = q_b.rows(), heads = config_.n_heads, c = config_.head_dim;
-  const emulated::AttentionOutput out = emulated::attention_inputs(
+  const stages::AttentionOutput out = kernels_.attention_inputs(
       {static_cast<int>(c), static_cast<int>(config_.rope_head_dim), static_cast<int>(heads),
        static_cast<int>(s), static_cast<int>(start_), static_cast<float>(config_.norm_eps),
-       bf16s(q_b), bf16s(kv_a), floats(p.weights.attn.kv_norm), floats(p.frequencies)},
-      options_);
+       bf16s(q_b), bf16s(kv_a), floats(p.weights.attn.kv_norm), floats(p.frequencies)});
   StageJudge judge(call_, results_);
   judge.kernel(at + "q", matrix(out.q, s));
   judge.kernel(at + "kv_normed", matrix(out.kv_normed, s));
@@ -147,7 +146,7 @@ void KernelStages::compress(Place& p, bool indexing) {
   auto& [kv_state, score_state] = p.states.at(indexing);
   const Mat& kv = value(stem + ".kv_proj");
   const Mat& score = value(stem + ".score");
-  emulated::CompressorInput in;
+  stages::CompressorInput in;
   in.c = static_cast<int>(w.norm.size());
   in.rope = static_cast<int>(config_.rope_head_dim);
   in.ratio = static_cast<int>(ratio);
@@ -162,7 +161,7 @@ void KernelStages::compress(Place& p, bool indexing) {
   in.score_state = score_state;
   in.norm = floats(w.norm);
   in.frequencies = floats(p.frequencies);
-  const emulated::CompressorOutput out = emulated::compress(in, options_);
+  const stages::CompressorOutput out = kernels_.compress(in);
 
   StageJudge judge(call_, results_);
   reference::CompressorCache& cache = p.caches.at(indexing);
@@ -193,11 +192,10 @@ void KernelStages::index_queries(Place& p) {
   if (!known(at + "wq_b.out")) return;
   const Mat& q_b = value(at + "wq_b.out");
   const Index s = q_b.rows(), heads = config_.index_n_heads;
-  const emulated::IndexQueryOutput out = emulated::index_queries(
+  const stages::IndexQueryOutput out = kernels_.index_queries(
       {static_cast<int>(config_.index_head_dim), static_cast<int>(config_.rope_head_dim),
        static_cast<int>(heads), static_cast<int>(s), static_cast<int>(start_), bf16s(q_b),
-       floats(p.frequencies)},
-      options_);
+       floats(p.frequencies)});
   StageJudge judge(call_, results_);
   judge.kernel(at + "q_roped", matrix(out.roped, s));
   judge.kernel(at + "q_rotated", matrix(out.rotated, s));
@@ -219,7 +217,7 @@ void KernelStages::gate(Place& p) {
   if (!known(at + "logits") || !known(p.prefix + ".ffn_norm.out")) return;
   const Mat& logits = value(at + "logits");
   const auto& w = p.weights.ffn.gate;
-  emulated::GateInput in;
+  stages::GateInput in;
   in.tokens = static_cast<int>(logits.rows());
   in.experts = static_cast<int>(logits.cols());
   in.k = static_cast<int>(config_.n_activated_experts);
@@ -230,7 +228,7 @@ void KernelStages::gate(Place& p) {
   // An MTP block reads the id after the row's position.
   const std::int64_t first = start_ + (p.prefix.starts_with("mtp.") ? 1 : 0);
   in.ids.assign(request_.ids.begin() + first, request_.ids.begin() + first + logits.rows());
-  const emulated::GateOutput out = emulated::gate(in, options_);
+  const stages::GateOutput out = kernels_.gate(in);
 
   StageJudge judge(call_, results_);
   const Index k = config_.n_activated_experts;

@@ -7,7 +7,7 @@
 #include <memory>
 
 #include "cli/backends.hpp"
-#include "cli/emulated_backend.hpp"
+#include "cli/kernel_backend.hpp"
 #include "cli/named_trace.hpp"
 #include "cli/options.hpp"
 #include "cli/terminal.hpp"
@@ -100,15 +100,15 @@ int run(const Options& o) {
   report.names = o.names;
   progress.finish();
   for (const auto& note : report.notes) say(o.quiet, "note: {}", note);
-  const auto* kernels = dynamic_cast<const EmulatedBackend*>(backend.get());
+  const auto* kernels = dynamic_cast<const KernelBackend*>(backend.get());
   if (o.json) {
     auto json = conformance::to_json(report);
-    if (kernels) json["kernels"] = kernel_json(kernels->results());
+    if (kernels) json["kernels"] = kernel_json(*kernels);
     fmt::print("{}\n", json.dump(2));
   } else {
     fmt::print("{}",
                conformance::to_text(report, checkpoint.config(), {use_color(), o.every_call}));
-    if (kernels) fmt::print("{}", kernel_text(kernels->results()));
+    if (kernels) fmt::print("{}", kernel_text(*kernels));
   }
   if (!o.junit.empty())
     write_text_file(o.junit, conformance::to_junit(report, checkpoint.config()));
@@ -141,8 +141,10 @@ void add_verify(CLI::App& app, int& exit_code) {
                 "What the port does on purpose at the rounding sites: a bundled name (fp8-indexer, "
                 "w4a16-experts, bf16-kv, fp32, tensor-core, fp8-promoted, official) or a JSON "
                 "file");
-  c->add_option("--backend", o->backend,
-                "reference; or emulated: beside the trace, the CUDA kernels on an emulated GPU")
+  c->add_option(
+       "--backend", o->backend,
+       "reference; or beside the trace the CUDA kernels: emulated, on an emulated GPU; cuda, on "
+       "the first GPU")
       ->capture_default_str();
   c->add_option("--taps", o->taps, "Judge only taps that match this glob; * crosses dots; repeats")
       ->take_all()

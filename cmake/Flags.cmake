@@ -10,17 +10,18 @@ add_library(dsv4_flags INTERFACE)
 
 # -ffp-contract=off: a product and a sum round twice unless the source says fma, so that results do not
 # depend on what the optimiser sees. Eigen's matrix kernels use explicit FMA instructions all the same.
-target_compile_options(dsv4_flags INTERFACE -ffp-contract=off)
+# CUDA files (DSV4_CUDA) have flags of their own: cuda/CMakeLists.txt.
+set(cxx "$<COMPILE_LANGUAGE:CXX>")
+target_compile_options(dsv4_flags INTERFACE $<${cxx}:-ffp-contract=off>)
 if(DSV4_MARCH)
-  target_compile_options(dsv4_flags INTERFACE -march=${DSV4_MARCH})
+  target_compile_options(dsv4_flags INTERFACE $<${cxx}:-march=${DSV4_MARCH}>)
 endif()
 
-target_compile_options(
-  dsv4_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
-                       -Wnon-virtual-dtor -Woverloaded-virtual -Wold-style-cast
-                       -Wduplicated-cond -Wlogical-op)
+set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
+             -Woverloaded-virtual -Wold-style-cast -Wduplicated-cond -Wlogical-op)
+target_compile_options(dsv4_flags INTERFACE "$<${cxx}:${warnings}>")
 if(DSV4_WARNINGS_AS_ERRORS)
-  target_compile_options(dsv4_flags INTERFACE -Werror)
+  target_compile_options(dsv4_flags INTERFACE $<${cxx}:-Werror>)
 endif()
 
 if(DSV4_SANITIZE)

@@ -292,7 +292,8 @@ class Conclusion {
       return name == tap || name == m.info->name;
     });
     r.verdict = required ? Verdict::failed : fused ? Verdict::not_exposed : Verdict::absent;
-    if (r.verdict == Verdict::not_exposed) r.reason = "the port declares that it has no such tensor";
+    if (r.verdict == Verdict::not_exposed)
+      r.reason = "the port declares that it has no such tensor";
     if (required) {
       r.reason = "required, and not in the trace";
       r.position = table_.calls()[call].start;

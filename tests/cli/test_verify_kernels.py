@@ -83,6 +83,24 @@ def test_every_output_of_every_kernel_passes(judged, trace, model, calls):
     assert passed == expected
 
 
+def test_every_output_of_every_kernel_passes_at_true_sizes(tmp_path):
+    """Heads, RoPE, index and streams of the real models; a group of 128 completed by prefill, one of 4 by decode."""
+    model, trace = tmp_path / "model", tmp_path / "trace.h5"
+    assert dsv4("make-model", "--preset", "engine", "--layers", 3, "--seed", 3, "-o", model).returncode == 0
+    made = dsv4("trace", "--model", model, "--random", 136, "--chunks", "129,5", "--decode", 2, "--rounding", "official", "-o", trace)
+    assert made.returncode == 0, made.stderr
+    done = dsv4("verify", trace, "--model", model, "--backend", "emulated", "--json")
+    assert done.returncode == 0, done.stderr + done.stdout[-3000:]
+
+    config = json.loads((model / "config.json").read_text())
+    assert (config["head_dim"], config["qk_rope_head_dim"], config["index_head_dim"], config["hc_mult"]) == (512, 64, 128, 4)
+    config["num_nextn_predict_layers"] = 0
+    calls = [(0, 129), (129, 134), (134, 135), (135, 136)]
+    expected = Counter((tap, call) for call, range_ in enumerate(calls) for tap in must_pass(config, range_))
+    results = json.loads(done.stdout)["kernels"]["results"]
+    assert Counter((r["tap"], r["call"]) for r in results if r["verdict"] == "PASSED") == expected
+
+
 @pytest.mark.parametrize("trace, model, calls", GOLDENS)
 def test_the_rest_is_counted_and_named(judged, trace, model, calls):
     kernels = judged(trace, model)["kernels"]

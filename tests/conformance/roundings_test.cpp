@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What independent roundings make of an error, and sums of float32 and of tensor cores that show it.
+// What independent roundings make of an error, and sums of float32 and of tensor cores that show
+// it.
 #include "conformance/roundings.hpp"
 
 #include <cmath>

@@ -1,35 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels on the emulator as plain functions: arrays in, arrays out. Sizes that are template
-// parameters of the kernels are looked up; can_run says which are instantiated.
+// The kernels as functions of arrays: arrays in, arrays out, on the emulated GPU or on a real one.
+// Sizes that are template parameters of the kernels are looked up; why_not says which are missing.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/config.hpp"
-#include "core/weights.hpp"
 #include "cuda/emulator/options.hpp"
 
-namespace dsv4::emulated {
+namespace dsv4::stages {
 
 using Bf16s = std::vector<std::uint16_t>;
 using Floats = std::vector<float>;
 using Bytes = std::vector<std::uint8_t>;
-using emulator::Options;
 
 // Empty: the kernels exist at this model's sizes. Else what is missing.
 std::string why_not(const ModelConfig& config);
 
+enum class Quantizer { fp8_128, fp8_64, fp4_32 };
 struct Quantized {
   Bytes codes, scales;
 };
-enum class Quantizer { fp8_128, fp8_64, fp4_32 };
-Quantized quantize(Quantizer which, const Bf16s& x, int rows, int columns, const Options& options);
-
-Bf16s rms_norm(const Bf16s& x, int rows, const Floats& weight, float eps, const Options& options);
-
-Bf16s hadamard(const Bf16s& x, int rows, int n, const Options& options);
 
 // Either half may be missing: y empty, no post; fn empty, no pre.
 struct MhcInput {
@@ -42,7 +36,6 @@ struct MhcOutput {
   Bf16s out, x;
   Floats mixes, pre, post, comb;
 };
-MhcOutput mhc(const MhcInput& in, const Options& options);
 
 struct AttentionInput {
   int c = 0, rope = 0, heads = 0, tokens = 0, start = 0;
@@ -54,7 +47,6 @@ struct AttentionOutput {
   Bf16s q_normed, q, kv_normed, kv_roped;
   Floats kv;  // read back from the rows of the cache
 };
-AttentionOutput attention_inputs(const AttentionInput& in, const Options& options);
 
 struct IndexQueryInput {
   int j = 0, rope = 0, heads = 0, tokens = 0, start = 0;
@@ -65,7 +57,6 @@ struct IndexQueryOutput {
   Bf16s roped, rotated;
   Floats q;
 };
-IndexQueryOutput index_queries(const IndexQueryInput& in, const Options& options);
 
 struct CompressorInput {
   int c = 0, rope = 0, ratio = 0, tokens = 0, start = 0;
@@ -77,7 +68,6 @@ struct CompressorOutput {
   Floats pooled, entry, kv_state, score_state;
   Bf16s normed, roped, rotated;
 };
-CompressorOutput compress(const CompressorInput& in, const Options& options);
 
 struct GateInput {
   int tokens = 0, experts = 0, k = 0;
@@ -89,9 +79,36 @@ struct GateOutput {
   Floats scores, weights;
   std::vector<std::int32_t> indices;
 };
-GateOutput gate(const GateInput& in, const Options& options);
 
-// x[m, k] W^T in BF16, m in slices of 16; W in E4M3 or E2M1.
-Bf16s linear(const Bf16s& x, int m, const Weight& w, const Options& options);
+// A weight as it is stored: E4M3 with a scale for 128 x 128, or E2M1 with one for 32 columns of a
+// row, two codes a byte.
+struct Codes {
+  const std::uint8_t* codes = nullptr;
+  const std::uint8_t* scales = nullptr;
+  int rows = 0, columns = 0;
+  bool fp4 = false;
+};
 
-}  // namespace dsv4::emulated
+class Stages {
+ public:
+  virtual ~Stages() = default;
+  virtual std::string device() const = 0;  // "emulated", or what the driver calls the GPU
+
+  virtual Quantized quantize(Quantizer which, const Bf16s& x, int rows, int columns) = 0;
+  virtual Bf16s rms_norm(const Bf16s& x, int rows, const Floats& weight, float eps) = 0;
+  virtual Bf16s hadamard(const Bf16s& x, int rows, int n) = 0;
+  virtual MhcOutput mhc(const MhcInput& in) = 0;
+  virtual AttentionOutput attention_inputs(const AttentionInput& in) = 0;
+  virtual IndexQueryOutput index_queries(const IndexQueryInput& in) = 0;
+  virtual CompressorOutput compress(const CompressorInput& in) = 0;
+  virtual GateOutput gate(const GateInput& in) = 0;
+  // x[m, k] W^T in BF16, m in slices of 16.
+  virtual Bf16s linear(const Bf16s& x, int m, const Codes& w) = 0;
+};
+
+// Throws emulator::Fault from the stage whose kernel breaks a rule.
+std::unique_ptr<Stages> on_emulator(const emulator::Options& options = {});
+// The first GPU. Throws UsageError where this build has no code for one, or there is none.
+std::unique_ptr<Stages> on_gpu();
+
+}  // namespace dsv4::stages

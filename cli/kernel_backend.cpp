@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/emulated_backend.hpp"
+#include "cli/kernel_backend.hpp"
 
 #include <cmath>
 #include <fmt/format.h>
@@ -8,11 +8,10 @@
 #include <set>
 
 #include "cli/kernel_stages.hpp"
-#include "cuda/emulated/stages.hpp"
 
 namespace dsv4::cli {
 
-conformance::Support EmulatedBackend::supports(const conformance::Case& request) const {
+conformance::Support KernelBackend::supports(const conformance::Case& request) const {
   if (request.numerics.rounding != Rounding::official) {
     return {false,
             "SKIPPED(rounding): the kernels round as the official code does; this trace does not"};
@@ -20,20 +19,20 @@ conformance::Support EmulatedBackend::supports(const conformance::Case& request)
   if (request.numerics.arithmetic) {
     return {false, "SKIPPED(arithmetic): the kernels know the official arithmetic alone"};
   }
-  if (const std::string reason = emulated::why_not(request.checkpoint->config()); !reason.empty()) {
+  if (const std::string reason = stages::why_not(request.checkpoint->config()); !reason.empty()) {
     return {false, "SKIPPED(size): " + reason};
   }
   return reference_->supports(request);
 }
 
-void EmulatedBackend::run(const conformance::Case& request, Tap tap) {
+void KernelBackend::run(const conformance::Case& request, Tap tap) {
   // An ensemble of perturbed runs judges the trace, not the kernels.
   if (request.numerics.perturbation.seed != 0 || tap.sink() == nullptr) {
     return reference_->run(request, tap);
   }
-  KernelStages stages(*tap.sink(), request, results_);
-  reference_->run(request, Tap(stages));
-  stages.finish();
+  KernelStages sink(*tap.sink(), request, *kernels_, results_);
+  reference_->run(request, Tap(sink));
+  sink.finish();
 }
 
 std::string_view name(KernelVerdict verdict) {
@@ -67,12 +66,12 @@ struct Line {
 
 }  // namespace
 
-std::string kernel_text(const std::vector<KernelResult>& results) {
+std::string kernel_text(const KernelBackend& backend) {
   std::map<KernelVerdict, int> counts;
   std::vector<std::string> order;
   std::map<std::string, Line> lines;
   std::string failed;
-  for (const KernelResult& r : results) {
+  for (const KernelResult& r : backend.results()) {
     ++counts[r.verdict];
     const std::string kind = kind_of(r.tap);
     if (!lines.contains(kind)) order.push_back(kind);
@@ -88,8 +87,10 @@ std::string kernel_text(const std::vector<KernelResult>& results) {
                             r.call, fmt::join(r.index, ", "), r.error, r.bound, r.reason);
     }
   }
+  const std::string device =
+      backend.device() == "emulated" ? "emulated (no GPU)" : backend.device();
   std::string out =
-      "\nkernels, emulated (no GPU), against the float64 reference on the trace's inputs\n";
+      fmt::format("\nkernels, {}, against the float64 reference on the trace's inputs\n", device);
   for (const std::string& kind : order) {
     const Line& l = lines[kind];
     if (l.counts.size() == 1 && l.counts.contains(KernelVerdict::not_exposed)) continue;
@@ -104,10 +105,10 @@ std::string kernel_text(const std::vector<KernelResult>& results) {
   return out + "\n";
 }
 
-nlohmann::ordered_json kernel_json(const std::vector<KernelResult>& results) {
+nlohmann::ordered_json kernel_json(const KernelBackend& backend) {
   nlohmann::ordered_json counts = nlohmann::ordered_json::object();
   auto list = nlohmann::ordered_json::array();
-  for (const KernelResult& r : results) {
+  for (const KernelResult& r : backend.results()) {
     const std::string verdict(name(r.verdict));
     counts[verdict] = counts.value(verdict, 0) + 1;
     list.push_back({{"tap", r.tap},
@@ -121,7 +122,7 @@ nlohmann::ordered_json kernel_json(const std::vector<KernelResult>& results) {
                     {"rms", r.rms},
                     {"bias", r.bias}});
   }
-  return {{"device", "emulated"}, {"counts", counts}, {"results", list}};
+  return {{"device", backend.device()}, {"counts", counts}, {"results", list}};
 }
 
 int kernel_exit_code(const std::vector<KernelResult>& results) {

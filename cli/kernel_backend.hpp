@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The backend "emulated": the CUDA kernels, run on the emulated GPU on a trace's own inputs and
-// judged against the float64 reference. The forward pass itself is the reference's, so the trace
-// gets its own verdict as ever; the kernels' verdicts stand beside it.
+// The backends "emulated" and "cuda": the CUDA kernels, run on an emulated or a real GPU on a
+// trace's own inputs and judged against the float64 reference. The forward pass itself is the
+// reference's, so the trace gets its own verdict as ever; the kernels' verdicts stand beside it.
 #pragma once
 
 #include <map>
@@ -13,15 +13,17 @@
 
 #include "cli/kernel_judge.hpp"
 #include "conformance/backend.hpp"
-#include "cuda/emulator/options.hpp"
+#include "cuda/stages/stages.hpp"
 
 namespace dsv4::cli {
 
-class EmulatedBackend : public conformance::Backend {
+class KernelBackend : public conformance::Backend {
  public:
-  explicit EmulatedBackend(std::unique_ptr<conformance::Backend> reference)
-      : reference_(std::move(reference)) {}
-  std::string_view name() const override { return "emulated"; }
+  KernelBackend(std::string name, std::unique_ptr<stages::Stages> kernels,
+                std::unique_ptr<conformance::Backend> reference)
+      : name_(std::move(name)), kernels_(std::move(kernels)), reference_(std::move(reference)) {}
+  std::string_view name() const override { return name_; }
+  std::string device() const { return kernels_->device(); }
   conformance::Support supports(const conformance::Case& request) const override;
   void run(const conformance::Case& request, Tap tap) override;
 
@@ -29,13 +31,15 @@ class EmulatedBackend : public conformance::Backend {
   const std::vector<KernelResult>& results() const { return results_; }
 
  private:
+  std::string name_;
+  std::unique_ptr<stages::Stages> kernels_;
   std::unique_ptr<conformance::Backend> reference_;
   std::vector<KernelResult> results_;
 };
 
 // "PASSED 512, NOT_EXPOSED 30, …", then what failed and what no kernel computes.
-std::string kernel_text(const std::vector<KernelResult>& results);
-nlohmann::ordered_json kernel_json(const std::vector<KernelResult>& results);
+std::string kernel_text(const KernelBackend& backend);
+nlohmann::ordered_json kernel_json(const KernelBackend& backend);
 // 0 all compared passed, 1 a difference, 3 nothing was compared.
 int kernel_exit_code(const std::vector<KernelResult>& results);
 std::string_view name(KernelVerdict verdict);

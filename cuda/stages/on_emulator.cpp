@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arrays of the host as buffers of one emulated GPU, for stages*.cpp.
-#pragma once
-
 #include <algorithm>
 #include <memory>
 #include <span>
-#include <string>
 #include <vector>
 
-#include "cuda/emulated/stages.hpp"
 #include "cuda/emulator/machine.hpp"
-#include "cuda/isa/types.hpp"
+#include "cuda/stages/stages_of.hpp"
 
-namespace dsv4::emulated {
+namespace dsv4::stages {
+namespace {
 
-class Gpu {
+class EmulatedGpu {
  public:
-  explicit Gpu(const Options& options) : options_(options) {}
+  using Options = emulator::Options;
+  explicit EmulatedGpu(const Options& options) : options_(options) {}
 
-  // An array of the host; null where it is empty.
   const isa::Bf16* in(const char* name, const Bf16s& v) {
     return reinterpret_cast<const isa::Bf16*>(constant(name, v));
   }
@@ -36,12 +32,22 @@ class Gpu {
   T* out(const char* name, std::size_t count) {
     return count == 0 ? nullptr : memory_.make<T>(name, count);
   }
+  float* out_floats(const char* name, std::size_t n) { return out<float>(name, n); }
+  std::uint8_t* out_bytes(const char* name, std::size_t n) { return out<std::uint8_t>(name, n); }
+  std::int32_t* out_integers(const char* name, std::size_t n) { return out<std::int32_t>(name, n); }
   isa::Bf16* out_bf16(const char* name, std::size_t count) {
     return reinterpret_cast<isa::Bf16*>(out<std::uint16_t>(name, count));
   }
   template <class Kernel>
   void launch(const emulator::Shape& shape, Kernel&& kernel) {
     if (shape.grid.count() > 0) emulator::launch(shape, options_, memory_, kernel);
+  }
+  Bf16s take(const isa::Bf16* p, std::size_t count) const {
+    return take(reinterpret_cast<const std::uint16_t*>(p), count);
+  }
+  template <class T>
+  std::vector<T> take(const T* p, std::size_t count) const {
+    return p == nullptr ? std::vector<T>{} : std::vector<T>(p, p + count);
   }
 
  private:
@@ -50,21 +56,10 @@ class Gpu {
   std::vector<std::unique_ptr<std::uint8_t[]>> copies_;
 };
 
-inline Bf16s take(const isa::Bf16* p, std::size_t count) {
-  const auto* words = reinterpret_cast<const std::uint16_t*>(p);
-  return p == nullptr ? Bf16s{} : Bf16s(words, words + count);
-}
-template <class T>
-std::vector<T> take(const T* p, std::size_t count) {
-  return p == nullptr ? std::vector<T>{} : std::vector<T>(p, p + count);
+}  // namespace
+
+std::unique_ptr<Stages> on_emulator(const emulator::Options& options) {
+  return std::make_unique<StagesOf<EmulatedGpu>>("emulated", options);
 }
 
-inline unsigned count(int n) { return static_cast<unsigned>(n); }
-inline std::size_t size(int a, int b, int c = 1) {
-  return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
-}
-inline unsigned blocks(int items, int per) {
-  return static_cast<unsigned>((items + per - 1) / per);
-}
-
-}  // namespace dsv4::emulated
+}  // namespace dsv4::stages
