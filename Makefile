@@ -3,7 +3,7 @@
 JOBS ?= $(shell nproc)
 CTEST_ARGS ?=
 
-.PHONY: all setup build verify test bench format lint sanitize long-double precision formats clean
+.PHONY: all setup build verify test bench format lint sanitize long-double precision formats gpu clean
 
 all: build
 
@@ -27,6 +27,9 @@ bench: build      ## the benchmarks, with a table
 format:           ## clang-format all C++ sources in place
 	@scripts/lint.sh --fix
 
+gpu:              ## what only a GPU can confirm: isa, kernels, sanitizers, benchmarks (needs nvcc and a GPU)
+	@scripts/gpu_check
+
 lint: setup       ## clang-format, clang-tidy, and what grep can tell
 	@scripts/lint.sh
 
@@ -48,4 +51,4 @@ formats: setup    ## every float32 through the encoders and through CUDA's conve
 	@build/check_formats
 
 clean:
-	@rm -rf build build-debug build-sanitize build-tidy
+	@rm -rf build build-debug build-sanitize build-tidy build-gpu
