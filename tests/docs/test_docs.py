@@ -10,7 +10,7 @@ import re
 import pytest
 
 ROOT = pathlib.Path(os.environ.get("DSV4_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
-ROOMS = ["core", "reference", "conformance", "golden", "cli"]
+ROOMS = ["core", "reference", "conformance", "golden", "cli", "cuda/kernels"]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "reference" / "README.md", ROOT / "paper_notes.md"])
 CHAPTERS = ["mhc", "attention", "rope", "compressor", "indexer", "moe", "mtp", "formats"]
 SECTIONS = ["Problem", "Equation", "Shapes", "Code", "Taps", "What ports get wrong"]
