@@ -7,6 +7,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "conformance/roundings.hpp"
 #include "conformance/tolerance.hpp"
 #include "core/dtype.hpp"
 
@@ -14,15 +15,11 @@ namespace dsv4::cli {
 namespace {
 
 constexpr double kFloat32 = 0x1p-24;
-constexpr std::int64_t kFewest = 64;  // elements of which a root mean square says something
-
-// Distance between neighbours in BF16 at x: 8 significant bits.
-double bf16_step(double x) { return std::ldexp(1.0, std::max(std::ilogb(x), -126) - 7); }
 
 struct Tally {
   KernelResult& result;
   double worst = -1;  // largest error / bound
-  double squares = 0, sum = 0, allowed = 0;
+  conformance::ErrorStatistics statistics = {};
 
   void add(double error, double bound, std::int64_t i, std::int64_t width) {
     ++result.elements;
@@ -36,41 +33,23 @@ struct Tally {
     result.bound = bound;
     result.index = {i / width, i % width};
   }
-  // error: signed, towards larger magnitudes; sigma: what it should be; bias: the part of the
-  // bound that may be systematic.
-  void observe(double error, double sigma, double bias) {
-    if (!(sigma > 0) || !std::isfinite(error)) return;
-    squares += (error / sigma) * (error / sigma);
-    sum += error / sigma;
-    allowed += bias / sigma;
-  }
-  void conclude(Index rows) {
-    const auto n = static_cast<double>(result.elements);
-    if (result.elements > 0) {
-      result.rms = std::sqrt(squares / n);
-      result.bias = sum / n;
-    }
-    if (!(worst <= 1)) result.verdict = KernelVerdict::failed;
-    if (result.elements >= kFewest && result.verdict == KernelVerdict::passed) {
-      // Errors of one row may have a factor in common; those of different rows are independent.
-      const double most = allowed / n + 4 / std::sqrt(static_cast<double>(rows));
-      if (result.rms > 2)
-        fail("errors are {:.2f} times as large as rounding makes them", result.rms);
-      if (std::abs(result.bias) > most) fail("errors lean by {:.2f} of their size", result.bias);
+  void conclude() {
+    result.rms = statistics.rms();
+    result.bias = statistics.bias();
+    if (!(worst <= 1)) {
+      result.verdict = KernelVerdict::failed;
+    } else if (!statistics.within()) {
+      result.verdict = KernelVerdict::failed;
+      result.reason = fmt::format(
+          "errors are {:.2f} times as large as rounding makes them, and lean by {:+.2f}",
+          result.rms, result.bias);
     }
     if (result.elements == 0) {
       result.verdict = KernelVerdict::skipped;
       result.reason = "no rows in this call";
     }
   }
-  void fail(fmt::format_string<double&> text, double value) {
-    result.verdict = KernelVerdict::failed;
-    result.reason = fmt::format(text, value);
-  }
 };
-
-// A grid that each value has for itself.
-bool on_grid(Format f) { return f == Format::bf16 || f == Format::fp32; }
 
 double distance(double a, double b) {
   if (a == b || (std::isnan(a) && std::isnan(b))) return 0;  // -inf == -inf
@@ -99,7 +78,9 @@ void StageJudge::compare(TapEvent& event, const Computed& computed) {
   Tally tally{result};
   Mat scale;
   if (event.error) scale = event.error();
-  const bool stored = !event.before.empty() && on_grid(event.grid);
+  const bool stored = !event.before.empty() && has_grid(event.grid);
+  const auto width = static_cast<std::size_t>(ours.cols());
+  std::vector<conformance::ErrorStatistics::Element> row(width);
   for (std::size_t i = 0; i < event.values.size(); ++i) {
     const auto value = static_cast<double>(event.values[i]);
     const auto got = static_cast<double>(ours.data()[i]);
@@ -108,20 +89,17 @@ void StageJudge::compare(TapEvent& event, const Computed& computed) {
     if (event.grid == Format::none && scale.size() != 0) bound += kFloat32 * std::abs(value);
     if (std::isfinite(value)) bound += computed.roundings.exact_stage * kFloat32 * std::abs(value);
     const double typical = bound / std::sqrt(3 * computed.roundings.chain);
-    const double sign = value < 0 ? -1 : 1;
-    if (stored) {
-      const auto before = static_cast<double>(event.before[i]);
-      const double store = event.grid == Format::bf16 ? bf16_step(before) / std::sqrt(12.0) : 0;
-      tally.observe(sign * (got - before), std::hypot(store, typical), bound);
-      bound = conformance::stored_bound(event.grid, before, bound, value, got);
-    } else {
-      tally.observe(sign * (got - value), typical, 0);
-    }
+    const double before = stored ? static_cast<double>(event.before[i]) : value;
+    const double step = stored ? conformance::spacing(event.grid, before) / std::sqrt(12.0) : 0;
+    row[i % width] = {std::copysign(1.0, value) * (got - before), std::hypot(step, typical),
+                      stored ? bound : 0};
+    if (i % width == width - 1) tally.statistics.add_row(row);
+    if (stored) bound = conformance::stored_bound(event.grid, before, bound, value, got);
     tally.add(distance(got, value), bound, static_cast<std::int64_t>(i),
-              static_cast<std::int64_t>(ours.cols()));
+              static_cast<std::int64_t>(width));
     event.values[i] = ours.data()[i];
   }
-  tally.conclude(ours.rows());
+  tally.conclude();
 }
 
 KernelResult& StageJudge::begin(const std::string& tap) {
@@ -164,7 +142,7 @@ void StageJudge::on_index(IndexEvent& event) {
     tally.add(gap, band, r * k, k);
     for (Index c = 0; c < k; ++c) event.values[static_cast<std::size_t>(r * k + c)] = ours(r, c);
   }
-  tally.conclude(ours.rows());
+  tally.conclude();
 }
 
 void StageJudge::exactly(const std::string& tap, const Mat& kernel, const Mat& expected) {
@@ -174,7 +152,7 @@ void StageJudge::exactly(const std::string& tap, const Mat& kernel, const Mat& e
         distance(static_cast<double>(kernel.data()[i]), static_cast<double>(expected.data()[i])), 0,
         i, expected.cols());
   }
-  tally.conclude(expected.rows());
+  tally.conclude();
 }
 
 bool legal_head_norm(const Mat& x, const Mat& y, Index heads, Real eps) {

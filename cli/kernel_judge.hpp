@@ -32,7 +32,7 @@ struct KernelResult {
 
 // How a kernel's float32 operations lie behind a value, for what the hard bound cannot say: a bound
 // E made of `chain` roundings is reached only if all of them conspire; independent ones give E /
-// sqrt(3 chain). More than twice that, or a mean beyond four standard deviations, is a defect.
+// sqrt(3 chain). What is larger, or leans, is a defect (conformance/roundings.hpp).
 struct Roundings {
   double chain = 1;
   int exact_stage = 0;  // of the kernel, in a stage that the reference calls exact
