@@ -39,6 +39,7 @@ struct Best {
   float value;
   int index;
 };
+inline constexpr int kNobody = 0x7FFFFFFF;  // behind every expert
 
 // The larger value; among equals the lower index.
 DSV4_DEVICE Best better(Best a, Best b) {
@@ -54,14 +55,16 @@ DSV4_DEVICE Best warp_best(Best b) {
   return b;
 }
 
-// Lane l holds experts l, l + 32, …
+// Lane l holds experts l, l + 32, … A NaN counts as -infinity: the first untaken expert stands in
+// for the lane until a number is above it, so that a token without numbers has experts too.
 template <int kEach>
 DSV4_DEVICE int choose(const GateArgs& a, const float (&score)[kEach], std::uint32_t& taken) {
-  Best best{-isa::infinity(), 0x7FFFFFFF};
+  Best best{-isa::infinity(), kNobody};
   DSV4_UNROLL
   for (int i = 0; i < kEach; ++i) {
     const int expert = isa::lane() + 32 * i;
     if (expert >= a.experts || (taken >> i & 1U) != 0) continue;
+    if (best.index == kNobody) best.index = expert;
     best = better(best, {isa::add(score[i], isa::ld_global(a.bias + expert)), expert});
   }
   const int chosen = warp_best(best).index;

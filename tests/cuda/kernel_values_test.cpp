@@ -12,7 +12,10 @@
 #include "cuda/emulator/machine.hpp"
 #include "cuda/kernel_check/inputs.hpp"
 #include "cuda/kernels/linear_naive.hpp"
+#include "cuda/kernels/linear_tiled.hpp"
+#include "cuda/kernels/rope.hpp"
 #include "cuda/stages/stages.hpp"
+#include "tests/cuda/value_checks.hpp"
 
 namespace dsv4::kernel_check {
 namespace {
@@ -32,34 +35,44 @@ void expect_stored(std::uint16_t got, double exact, double error) {
   EXPECT_GE(decode_bf16(encode_bf16(static_cast<float>(exact + error))), decode_bf16(got));
 }
 
-// Codes and scales, also of zeros, ties, infinities and NaN.
 TEST(QuantizeKernel, IsTheQuantiserOfCoreBitForBit) {
-  struct Form {
-    Quantizer kernel;
-    BlockFormat core;
-    int rows, columns;
-  };
-  const Form forms[] = {{Quantizer::fp8_128, kFp8Block128, 7, 512},
-                        {Quantizer::fp8_64, kFp8Block64, 7, 448},
-                        {Quantizer::fp4_32, kFp4Block32, 11, 128}};
-  for (const Form& f : forms) {
-    const std::size_t count = at(f.rows, f.columns, 0);
-    for (const Bf16s& x : {edges(count), Inputs(10).bf16(count)}) {
-      std::vector<float> values(count);
-      for (std::size_t i = 0; i < count; ++i) values[i] = decode_bf16(x[i]);
-      Bytes codes(count), scales(count / static_cast<std::size_t>(f.core.block));
-      quantize_dequantize(f.core, values.data(), static_cast<std::int64_t>(count), codes.data(),
-                          scales.data());
-      if (f.kernel == Quantizer::fp4_32) {
-        for (std::size_t i = 0; i < count / 2; ++i)
-          codes[i] = static_cast<std::uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
-        codes.resize(count / 2);
-      }
-      const Quantized q = on_emulator()->quantize(f.kernel, x, f.rows, f.columns);
-      EXPECT_EQ(q.scales, scales) << f.core.block;
-      EXPECT_EQ(q.codes, codes) << f.core.block;
+  const auto emulator = on_emulator();
+  Stages& device = *emulator;
+  EXPECT_EQ(value_checks::quantiser(device, Quantizer::fp8_128, kFp8Block128, 7, 512), "");
+  EXPECT_EQ(value_checks::quantiser(device, Quantizer::fp8_64, kFp8Block64, 7, 448), "");
+  EXPECT_EQ(value_checks::fp4_codes(device), "");
+}
+
+TEST(GateKernel, TakesTheLowerIndexAmongEquals) {
+  EXPECT_EQ(value_checks::ties(*on_emulator()), "");
+}
+
+// Any expert will do for a token without numbers, if it is there and not chosen twice.
+TEST(GateKernel, NeverPrefersANaNAndNeverChoosesWhoIsNotThere) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const int experts : {8, 100, 384}) {
+    GateInput in;
+    in.tokens = 4;
+    in.experts = experts;
+    in.k = 7;
+    in.route_scale = 1.5F;
+    const auto each = static_cast<std::size_t>(experts);
+    in.logits = Inputs(15).floats(4 * each, -3, 3);
+    in.bias.assign(each, 0.25F);
+    for (std::size_t e = 0; e < each; ++e) {
+      in.logits[e] = nan;                             // token 0: all
+      if (e != 5) in.logits[each + e] = nan;          // token 1: all but one
+      if (e % 3 == 0) in.logits[2 * each + e] = nan;  // token 2: some
     }
+    EXPECT_EQ(value_checks::choices(*on_emulator(), in), "") << experts;
   }
+}
+
+TEST(AttentionInputsKernel, KeepsTheLastTokensOfACallThatIsLongerThanTheWindow) {
+  const auto kernel = [](const kernels::AttentionInputArgs& a) {
+    kernels::attention_inputs<160, 32>(a);
+  };
+  EXPECT_EQ(value_checks::ring<kernels::AttentionInputArgs>(kernel), "");
 }
 
 TEST(HadamardKernel, IsTheMatrixOfSignsOverTheRoot) {
