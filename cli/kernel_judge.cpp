@@ -88,11 +88,14 @@ void StageJudge::compare(TapEvent& event, const Computed& computed) {
     double bound = scale.size() == 0 ? 0 : kFloat32 * static_cast<double>(scale.data()[i]);
     if (event.grid == Format::none && scale.size() != 0) bound += kFloat32 * std::abs(value);
     if (std::isfinite(value)) bound += computed.roundings.exact_stage * kFloat32 * std::abs(value);
-    const double typical = bound / std::sqrt(3 * computed.roundings.chain);
+    double typical = bound / std::sqrt(3 * computed.roundings.chain), lean = stored ? bound : 0;
+    if (const Spread& s = computed.spread; s.typical.size() != 0) {
+      typical = kFloat32 * static_cast<double>(s.typical.data()[i]);
+      lean = kFloat32 * static_cast<double>(s.lean.data()[i]);
+    }
     const double before = stored ? static_cast<double>(event.before[i]) : value;
     const double step = stored ? conformance::spacing(event.grid, before) / std::sqrt(12.0) : 0;
-    row[i % width] = {std::copysign(1.0, value) * (got - before), std::hypot(step, typical),
-                      stored ? bound : 0};
+    row[i % width] = {std::copysign(1.0, value) * (got - before), std::hypot(step, typical), lean};
     if (i % width == width - 1) tally.statistics.add_row(row);
     if (stored) bound = conformance::stored_bound(event.grid, before, bound, value, got);
     tally.add(distance(got, value), bound, static_cast<std::int64_t>(i),

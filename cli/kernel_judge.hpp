@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/kernel_spread.hpp"
 #include "core/config.hpp"
 #include "core/trace.hpp"
 
@@ -25,14 +26,17 @@ struct KernelResult {
   std::int64_t elements = 0, equal = 0;  // compared; bit for bit the reference's stored value
   double error = 0, bound = 0;           // of the worst element
   std::vector<std::int64_t> index = {};  // its row and column
-  // Errors in units of what their size should be (see Roundings): root mean square, and mean
-  // towards larger magnitudes. A kernel that rounds as it should has about 1 or less, and about 0.
+  // Errors in units of what their size should be (see Roundings, Spread): root mean square, and
+  // mean towards larger magnitudes. A kernel that rounds as it should has about 1 or less, and
+  // about 0.
   double rms = 0, bias = 0;
 };
 
-// How a kernel's float32 operations lie behind a value, for what the hard bound cannot say: a bound
-// E made of `chain` roundings is reached only if all of them conspire; independent ones give E /
-// sqrt(3 chain). What is larger, or leans, is a defect (conformance/roundings.hpp).
+// How a kernel's float32 operations lie behind a value that is stored on a grid, for what the hard
+// bound cannot say: a bound E made of `chain` roundings is reached only if all of them conspire;
+// independent ones give E / sqrt(3 chain). What is larger, or leans, is a defect
+// (conformance/roundings.hpp). Beside the step of the store it hardly counts; where there is no
+// store, give the Spread.
 struct Roundings {
   double chain = 1;
   int exact_stage = 0;  // of the kernel, in a stage that the reference calls exact
@@ -45,7 +49,10 @@ class StageJudge : public TapSink {
 
   // What the kernel computed at a tap (full name); rows as the reference's.
   void kernel(const std::string& tap, Mat value, Roundings r = {}) {
-    kernel_[tap] = {std::move(value), r};
+    kernel_[tap] = {std::move(value), r, {}};
+  }
+  void kernel(const std::string& tap, Mat value, Spread spread) {
+    kernel_[tap] = {std::move(value), {}, std::move(spread)};
   }
   void kernel(const std::string& tap, IntMat value) { chosen_[tap] = std::move(value); }
   // An input of the stage, as the kernel had it (float32, widened): not judged.
@@ -65,6 +72,7 @@ class StageJudge : public TapSink {
   struct Computed {
     Mat value;
     Roundings roundings;
+    Spread spread;
   };
   void compare(TapEvent& event, const Computed& computed);
   KernelResult& begin(const std::string& tap);

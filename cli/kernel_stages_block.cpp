@@ -10,7 +10,6 @@
 #include "core/dtype.hpp"
 #include "reference/error_bound.hpp"
 #include "reference/hadamard.hpp"
-#include "reference/linear.hpp"
 #include "reference/rms_norm.hpp"
 #include "reference/rope.hpp"
 
@@ -86,13 +85,19 @@ void KernelStages::run_mhc(Place* post, const std::string& sub, Place* pre,
   }
   if (!pre) return;
   const std::string stem = to_pre + next;
-  // Roundings behind a value, as the terms of reference/error_bound.hpp count them.
-  const auto terms = 1.5 * static_cast<double>(n * config_.dim) + 4;
-  const auto sweeps = static_cast<double>(6 * (n + 4) + 2 * in.iterations * (n + 2));
-  judge.kernel(stem + ".mixes", matrix(out.mixes, s), {terms});
-  judge.kernel(stem + ".pre", matrix(out.pre, s), {8});
-  judge.kernel(stem + ".post", matrix(out.post, s), {8});
-  judge.kernel(stem + ".comb", matrix(out.comb, s), {sweeps});
+  const Mat mixes = matrix(out.mixes, s);
+  const auto logits = [&](Index first, Index count, Index part) {
+    return Mat((mixes.middleCols(first, count) * w->scale(part)).rowwise() +
+               w->base.segment(first, count));
+  };
+  const Mat comb = matrix(out.comb, s);
+  judge.kernel(stem + ".mixes", mixes, spread::mixes(x, w->fn, config_.norm_eps, mixes));
+  judge.kernel(stem + ".pre", matrix(out.pre, s),
+               spread::sigmoid(logits(0, n, 0), 1, static_cast<double>(in.hc_eps)));
+  judge.kernel(stem + ".post", matrix(out.post, s), spread::sigmoid(logits(n, n, 1), 2, 0));
+  judge.kernel(stem + ".comb", comb,
+               spread::sinkhorn(comb, logits(2 * n, n * n, 2), n, in.iterations,
+                                static_cast<double>(in.hc_eps)));
   judge.kernel(stem + ".x", matrix(out.x, s));
   Tap bound(judge, stem);
   bound.bind("s", s).bind("n", n).bind("d", config_.dim).bind("m", config_.mix_size());
@@ -171,8 +176,7 @@ void KernelStages::compress(Place& p, bool indexing) {
   judge.kernel(stem + ".kv_state", matrix(out.kv_state, cache.state.kv.rows()));
   judge.kernel(stem + ".score_state", matrix(out.score_state, cache.state.kv.rows()), {1, 1});
   if (rows > 0) {
-    judge.kernel(stem + ".pooled", matrix(out.pooled, rows),
-                 {4.0 * static_cast<double>(ratio) + 6});
+    judge.kernel(stem + ".pooled", matrix(out.pooled, rows), spread::pooled(in, rows));
     judge.kernel(stem + ".normed", matrix(out.normed, rows));
     judge.kernel(stem + ".roped", matrix(out.roped, rows));
     if (indexing) judge.kernel(stem + ".rotated", matrix(out.rotated, rows));
@@ -233,8 +237,9 @@ void KernelStages::gate(Place& p) {
   StageJudge judge(call_, results_);
   const Index k = config_.n_activated_experts;
   judge.given(at + "logits", matrix(in.logits, logits.rows()));
-  judge.kernel(at + "scores", matrix(out.scores, logits.rows()), {8});
-  judge.kernel(at + "weights", matrix(out.weights, logits.rows()), {static_cast<double>(in.k + 4)});
+  const Mat weights = matrix(out.weights, logits.rows());
+  judge.kernel(at + "scores", matrix(out.scores, logits.rows()), spread::scores(logits));
+  judge.kernel(at + "weights", weights, spread::weights(weights));
   judge.kernel(at + "indices",
                IntMat(Eigen::Map<const IntMat>(out.indices.data(), logits.rows(), k)));
   Tap tap(judge, p.prefix + ".ffn.gate");
