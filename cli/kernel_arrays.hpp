@@ -43,7 +43,7 @@ inline Mat matrix(const stages::Bf16s& v, Index rows) {
   return matrix(wide, rows);
 }
 
-// A whole weight: its scales begin with its first row.
+// A whole weight, or rows of it whose scales begin with the first of them.
 inline stages::Codes codes(const Weight& w) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(w.data);
   return {bytes, w.scale, static_cast<int>(w.rows), static_cast<int>(w.cols), w.dtype == DType::I8};

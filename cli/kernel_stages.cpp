@@ -6,12 +6,7 @@
 #include <fmt/format.h>
 
 #include "cli/kernel_arrays.hpp"
-#include "core/dtype.hpp"
-#include "core/quantize.hpp"
-#include "core/taps.hpp"
 #include "reference/error_bound.hpp"
-#include "reference/hadamard.hpp"
-#include "reference/linear.hpp"
 #include "reference/rms_norm.hpp"
 #include "reference/rope.hpp"
 
@@ -111,7 +106,8 @@ const Mat& KernelStages::value(const std::string& tap) const { return values_.at
 void KernelStages::stage(const std::string& tap) {
   const std::size_t before = results_.size();
   if (tap == "norm.out") {
-    norm(tap, "hc_head.x", request_.checkpoint->vector("norm.weight"), "norm.out");
+    if (known("hc_head.x"))
+      norm(tap, value("hc_head.x"), request_.checkpoint->vector("norm.weight"), "norm.out");
   } else if (Place* p = place_of(tap)) {
     stage_in(*p, tap.substr(p->prefix.size() + 1));
   }
@@ -121,7 +117,7 @@ void KernelStages::stage(const std::string& tap) {
 void KernelStages::stage_in(Place& p, const std::string& leaf) {
   const std::string at = p.prefix + ".";
   const auto norm_of = [&](const std::string& from, const Row& w, std::string_view site) {
-    norm(at + leaf, at + from, w, site);
+    if (known(at + from)) norm(at + leaf, value(at + from), w, site);
   };
   if (leaf == "hc_attn.x") return mhc_before_attention(p);
   if (leaf == "hc_ffn.x") return mhc_before_experts(p);
@@ -137,14 +133,18 @@ void KernelStages::stage_in(Place& p, const std::string& leaf) {
   if (leaf == "attn.compressor.score") return compress(p, false);
   if (leaf == "attn.indexer.compressor.score") return compress(p, true);
   if (leaf == "attn.indexer.q") return index_queries(p);
+  if (leaf == "attn.o_lora") return grouped_output(p);
   if (leaf == "ffn.gate.weights") return gate(p);
+  if (leaf == "ffn.routed") return routed_experts(p);
+  if (leaf == "ffn.shared") return shared_expert(p);
+  if (leaf == "e_proj.out") return mtp_projection(p, "e_proj");
+  if (leaf == "h_proj.out") return mtp_projection(p, "h_proj");
+  if (leaf == "enorm.out" || leaf == "hnorm.out") return mtp_norm(p, leaf);
   linears(p, leaf);
 }
 
-void KernelStages::norm(const std::string& tap, const std::string& from, const Row& weight,
+void KernelStages::norm(const std::string& tap, const Mat& x, const Row& weight,
                         std::string_view site) {
-  if (!known(from)) return;
-  const Mat& x = value(from);
   StageJudge judge(call_, results_);
   judge.kernel(tap, matrix(kernels_.rms_norm(bf16s(x), static_cast<int>(x.rows()), floats(weight),
                                              static_cast<float>(config_.norm_eps)),
@@ -155,55 +155,28 @@ void KernelStages::norm(const std::string& tap, const std::string& from, const R
   to(tap + "[s,d]", round_.bf16(site, y), [&] { return error::rms_norm(y, x.cols()); });
 }
 
-Mat KernelStages::quantised(const std::string& tap, const Mat& x) {
-  const auto rows = static_cast<int>(x.rows()), columns = static_cast<int>(x.cols());
-  const stages::Quantized q =
-      kernels_.quantize(stages::Quantizer::fp8_128, bf16s(x), rows, columns);
-  Mat out(x.rows(), x.cols());
-  for (Index i = 0; i < x.size(); ++i) {
-    out.data()[i] = static_cast<Real>(decode_e4m3(q.codes[static_cast<std::size_t>(i)])) *
-                    static_cast<Real>(decode_e8m0(q.scales[static_cast<std::size_t>(i / 128)]));
+// The norms before an MTP block: of the next tokens' embeddings, and of each of the backbone's
+// streams.
+void KernelStages::mtp_norm(Place& p, const std::string& leaf) {
+  const Row weight = request_.checkpoint->vector(
+      fmt::format("{}.{}.weight", p.prefix, leaf.substr(0, leaf.find('.'))));
+  const std::string tap = p.prefix + "." + leaf;
+  const Index d = config_.dim;
+  if (leaf == "hnorm.out") {
+    const std::string from = fmt::format("layers.{}.hc_ffn.out", config_.n_layers - 1);
+    if (!known(from)) return;
+    // The last token has no next one where the trace ends. [s, n*d] and [s*n, d] are the same
+    // bytes.
+    const Index rows = value(tap).size() / d;
+    return norm(tap, Eigen::Map<const Mat>(value(from).data(), rows, d), weight, "mtp.hnorm.out");
   }
-  StageJudge(call_, results_).exactly(tap, out, plain(round_.e4m3("attn.wq_a.in", x, 128)));
-  return out;
-}
-
-void KernelStages::product(const std::string& tap, const Mat& x, const Weight& w,
-                           std::string_view site) {
-  StageJudge judge(call_, results_);
-  judge.kernel(tap,
-               matrix(kernels_.linear(bf16s(x), static_cast<int>(x.rows()), codes(w)), x.rows()),
-               {static_cast<double>(w.cols)});
-  Tap to(judge);
-  to.bind("s", x.rows()).bind("d", w.rows);
-  to(tap + "[s,d]", round_.bf16(site, reference::linear(x, w)),
-     [&] { return error::linear(x, w); });
-}
-
-// Products with FP8 weights. Their inputs are quantised by the kernel, once where two share one.
-void KernelStages::linears(Place& p, const std::string& leaf) {
-  const std::string at = p.prefix + ".";
-  struct Product {
-    const char* leaf;
-    const char* in;
-    const char* from;
-    const Weight* w;
-    const char* site;
-  };
-  const auto& w = p.weights.attn;
-  const Product products[] = {
-      {"attn.wq_a.out", "attn.wq_a.in", "attn_norm.out", &w.wq_a, "attn.wq_a.out"},
-      {"attn.wkv.out", "attn.wkv.in", "attn_norm.out", &w.wkv, "attn.wkv.out"},
-      {"attn.wq_b.out", "attn.wq_b.in", "attn.qr", &w.wq_b, "attn.wq_b.out"},
-      {"attn.out", "attn.wo_b.in", "attn.o_lora", &w.wo_b, "attn.out"},
-      {"attn.indexer.wq_b.out", "attn.indexer.wq_b.in", "attn.qr",
-       w.indexer ? &w.indexer->wq_b : nullptr, "indexer.wq_b.out"},
-  };
-  for (const Product& q : products) {
-    if (leaf != q.leaf || q.w == nullptr || !known(at + q.from)) continue;
-    if (q.w->dtype != DType::F8_E4M3) return;
-    product(at + leaf, quantised(at + q.in, value(at + q.from)), *q.w, q.site);
+  const Weight table = request_.checkpoint->matrix("embed");
+  Mat x(value(tap).rows(), d);
+  for (Index i = 0; i < x.rows(); ++i) {
+    const auto next = static_cast<std::size_t>(start_ + 1 + i);
+    dequantize(table, request_.ids[next], 1, 0, d, x.row(i).data(), d);
   }
+  norm(tap, x, weight, "mtp.enorm.out");
 }
 
 }  // namespace dsv4::cli

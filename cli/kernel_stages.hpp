@@ -46,10 +46,17 @@ class KernelStages : public TapSink {
   const Mat& value(const std::string& tap) const;
   bool known(const std::string& tap) const { return values_.contains(tap); }
 
-  void norm(const std::string& tap, const std::string& from, const Row& weight,
-            std::string_view site);
-  void product(const std::string& tap, const Mat& x, const Weight& w, std::string_view site);
+  void norm(const std::string& tap, const Mat& x, const Row& weight, std::string_view site);
+  void mtp_norm(Place& p, const std::string& leaf);
+  Mat quantised(const std::string& tap, const Mat& x);
+  Mat product(const std::string& tap, const Mat& x, const Weight& w, std::string_view site);
   void linears(Place& p, const std::string& leaf);
+  void grouped_output(Place& p);
+  void expert(const std::string& stem, const std::string& out, const reference::ExpertWeights& w,
+              const Mat& x, const Mat& weight);
+  void shared_expert(Place& p);
+  void routed_experts(Place& p);
+  void mtp_projection(Place& p, const std::string& which);
   void mhc_before_attention(Place& p);
   void mhc_before_experts(Place& p);
   void mhc_at_the_end(Place& p);
@@ -58,8 +65,6 @@ class KernelStages : public TapSink {
   void compress(Place& p, bool indexing);
   void index_queries(Place& p);
   void gate(Place& p);
-  // x as the quantiser kernel leaves it; compared with the reference's bit for bit.
-  Mat quantised(const std::string& tap, const Mat& x);
 
   TapSink& to_;
   const conformance::Case& request_;
