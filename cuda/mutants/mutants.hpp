@@ -17,6 +17,9 @@ struct Mutant {
   std::string id, title;
   std::string caught;  // race | barrier | bounds | value
   std::string on;      // the beginning of a name of kernel_check::cases()
+  // Caught by value. Where verify with these kernels fails first, or else a check of
+  // tests/cuda/value_checks.hpp.
+  std::string golden, tap, values;
 };
 const std::vector<Mutant>& catalogue();
 

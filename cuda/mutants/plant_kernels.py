@@ -40,6 +40,11 @@ def load(file):
             raise PlantError(f"{mutant['id']}: caught by {mutant['caught']!r}, expected one of {sorted(CAUGHT)}")
         if mutant["id"] in {m["id"] for m in mutants[:number]}:
             raise PlantError(f"{mutant['id']} occurs twice")
+        judges = [key for key in ("golden", "tap", "values") if key in mutant]
+        expected = [["golden", "tap"], ["values"]] if mutant["caught"] == "value" else [[]]
+        if judges not in expected:
+            raise PlantError(f"{mutant['id']}: caught by {mutant['caught']}, so expected the keys "
+                             f"{' or '.join(map(str, expected))}, found {judges}")
     return mutants
 
 
@@ -64,7 +69,8 @@ def renamed(text):
 
 
 def catalogue(mutants):
-    rows = "".join("    {" + ", ".join(literal(m[key]) for key in ("id", "title", "caught", "case")) + "},\n" for m in mutants)
+    keys = ("id", "title", "caught", "case", "golden", "tap", "values")
+    rows = "".join("    {" + ", ".join(literal(m.get(key, "")) for key in keys) + "},\n" for m in mutants)
     return ('// SPDX-License-Identifier: Apache-2.0\n// Generated from cuda/mutants/kernels.toml.\n'
             '#include "cuda/mutants/mutants.hpp"\n#include "planted/switches.hpp"\n\nnamespace dsv4::planted_kernels {\n\n'
             "const std::vector<Mutant>& catalogue() {\n  static const std::vector<Mutant> list = {\n" + rows +

@@ -13,7 +13,11 @@ def test_every_mutant_is_in_the_table_as_in_the_catalogue():
     mutants = tomllib.loads((ROOT / "cuda/mutants/kernels.toml").read_text(encoding="utf-8"))["mutant"]
     for m in mutants:
         kernel = pathlib.Path(m["plant"][0]["file"]).stem
-        assert f"| {m['id']} | {m['title']} | `{kernel}` | {m['caught']} | `{m['case']}` |" in PAGE
+        failed = f"`{m['values']}` |" if "values" in m else "|"
+        if "tap" in m:
+            _, layer, tap = m["tap"].split(".", 2)
+            failed = f"`{m['golden']}`, layer {layer}: `{tap}` |"
+        assert f"| {m['id']} | {m['title']} | `{kernel}` | {m['caught']} | `{m['case']}` | {failed}\n" in PAGE
     assert PAGE.count("\n| K") == len(mutants)
 
 
