@@ -20,6 +20,10 @@ void land(const emulator::Copy& c) {
 
 constexpr const char* kCopy = "cp.async";
 
+emulator::Extent source(Machine& m, const void* from, std::size_t bytes, Where at) {
+  return m.global_extent(from, bytes, bytes, false, kCopy, at);
+}
+
 }  // namespace
 
 void* static_place(const void* object, std::size_t bytes, std::size_t alignment, Where at) {
@@ -105,8 +109,8 @@ std::uint32_t ballot(bool v, Where at) {
 
 void copy_async_bytes(void* to, const void* from, std::uint32_t bytes, bool valid, Where at) {
   Machine& m = Machine::current();
-  if (valid) m.touch_global(from, bytes, Touch::read, kCopy, at);
-  m.begin_write(m.block(), to, bytes, kCopy, at);
+  if (valid) m.begin_read(source(m, from, bytes, at), true, kCopy, at);
+  m.begin_write(m.shared_extent(m.block(), to, bytes, kCopy, at), true, kCopy, at);
   const emulator::Copy copy{static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes,
                             valid, at};
   if (m.options().copies == emulator::Copies::early) land(copy);
@@ -125,7 +129,10 @@ void copy_wait_groups(std::size_t left, Where) {
   while (t.groups.size() > left) {
     for (const emulator::Copy& c : t.groups.front()) {
       if (m.options().copies == emulator::Copies::late) land(c);
-      m.end_write(*t.block, c.to, c.bytes, t.agent, t.warp->time, true, kCopy, c.at);
+      const emulator::Extent to = m.shared_extent(*t.block, c.to, c.bytes, kCopy, c.at);
+      m.end_write(to, true, t.agent, t.warp->time, kCopy, c.at);
+      if (!c.valid) continue;
+      m.end_read(source(m, c.from, c.bytes, c.at), t.agent, t.warp->time, kCopy, c.at);
     }
     t.groups.pop_front();
   }

@@ -50,6 +50,7 @@ Report Machine::run(const std::function<void()>& kernel) {
     epoch_ = ++epochs;
     make_cluster(first, kernel);
     run_cluster();
+    if (!given_up_) check_visits();
     blocks_.clear();
     threads_.clear();
   }

@@ -44,7 +44,7 @@ struct Copy {
 
 // A tile on its way from shared to global memory.
 struct Store {
-  std::function<void()> land;
+  std::function<void()> land;  // copies, unless that is done already; ends both accesses
 };
 
 struct Thread {
@@ -58,12 +58,12 @@ struct Thread {
   std::uint64_t wanted = 0;
   const char* operation = "";
   Where at;
-  std::uint32_t fences = 0;
+  std::array<std::vector<std::uint32_t>, kFences> fences;  // by kind: when
   std::vector<Copy> open;
   std::deque<std::vector<Copy>> groups;
   std::vector<Store> open_stores;
   std::deque<std::vector<Store>> store_groups;
-  bool wgmma_fenced = false;
+  std::vector<const float*> wgmma_fenced;  // accumulators
 };
 
 struct Warp {
@@ -90,6 +90,8 @@ struct Mbarrier {
   Clock clock, done;  // of the running phase, of the last complete one
   std::uint32_t agent = 0, time = 1;
   std::vector<std::function<void()>> copies;  // in flight
+  Access init;
+  std::uint32_t init_fences = 0;  // of mbarrier inits, by the same thread, before it
 };
 
 // One wgmma that was issued and not yet waited for.
@@ -99,7 +101,9 @@ struct Product {
   std::uint32_t time = 0;
 };
 
-struct Accumulator {  // registers of an in-flight wgmma: what they held, and users in flight
+// The registers of a thread that wgmma owns: what they hold, and products in flight. They are the
+// thread's again once no product is in flight and a wait names them.
+struct Accumulator {
   std::vector<float> value;
   int users = 0;
 };
@@ -127,6 +131,7 @@ struct Block {
   std::map<const void*, std::size_t> statics;  // which object -> offset
   std::size_t static_bytes = 0;
   std::uint32_t next_agent = 0, last_agent = 0;  // for mbarriers
+  std::map<std::uint32_t, Access> visits;  // by agent: the latest access that must not outlive it
 };
 
 class Machine {
@@ -179,6 +184,7 @@ class Machine {
   void join_warp(Warp& warp);                  // what one lane did or knows, all know
   void release(Thread& t, Clock& to);          // what t did so far goes into the clock
   void acquire(Thread& t, const Clock& from);  // … and out of it
+  void fence(Fence kind);
   Clock empty_clock() const { return Clock(agents_, 0); }
 
   // ---- memory. Each checks bounds and alignment, which end the kernel, and order, which does not.
@@ -188,20 +194,33 @@ class Machine {
                     const char* operation, const Where& at);
   void touch_global(const void* p, std::size_t bytes, Touch kind, const char* operation,
                     const Where& at);
-  // An asynchronous write begins (nobody may touch the place), and ends as an access of `agent`.
-  void begin_write(Block& owner, const void* p, std::size_t bytes, const char* operation,
-                   const Where& at);
-  void end_write(Block& owner, const void* p, std::size_t bytes, std::uint32_t agent,
-                 std::uint32_t time, bool generic, const char* operation, const Where& at);
-  // An asynchronous read begins (nobody may write), and ends as a read of `agent`.
-  void begin_read(const void* p, std::size_t bytes, const char* operation, const Where& at);
-  void end_read(const void* p, std::size_t bytes, std::uint32_t agent, std::uint32_t time,
-                const char* operation, const Where& at);
-  Block& owner_of(const void* p, std::size_t bytes, const char* operation, const Where& at);
   void check_global(const void* p, std::size_t bytes, std::size_t alignment, bool write,
                     const char* operation, const Where& at);
-  void write_global_async(void* p, std::size_t bytes, Thread& t, const char* operation,
-                          const Where& at);
+
+  // ---- asynchronous accesses (async_order.cpp). `generic`: cp.async, else through the async
+  // proxy.
+  Extent shared_extent(const Block& owner, const void* p, std::size_t bytes, const char* operation,
+                       const Where& at);
+  Extent global_extent(const void* p, std::size_t bytes, std::size_t alignment, bool write,
+                       const char* operation, const Where& at);
+  // A write begins (nobody may touch the place), and ends as an access of `agent`.
+  void begin_write(const Extent& to, bool generic, const char* operation, const Where& at);
+  void end_write(const Extent& to, bool generic, std::uint32_t agent, std::uint32_t time,
+                 const char* operation, const Where& at);
+  // A read begins (nobody may write), and ends as a read of `agent`.
+  void begin_read(const Extent& from, bool generic, const char* operation, const Where& at);
+  void end_read(const Extent& from, std::uint32_t agent, std::uint32_t time, const char* operation,
+                const Where& at);
+  void remember_init(Mbarrier& m, const char* operation, const Where& at);
+  // The initialisation of `m` is ordered before this use, and fenced for TMA and for other blocks.
+  void check_init(const Mbarrier& m, bool by_tma, bool by_other_block, const char* operation,
+                  const Where& at);
+  // The running thread uses another block's shared memory: that block has begun, and does not end
+  // before. A copy to it is an agent of its own.
+  void visit(Block& other, const char* operation, const Where& at);
+  void check_begun(const Block& other, const char* operation, const Where& at);
+  void stay_for(Block& owner, std::uint32_t agent, std::uint32_t time, const char* operation,
+                const Where& at);
 
   // ---- findings
   void found(Kind kind, const char* operation, const Where& at, const std::string& text);
@@ -223,14 +242,17 @@ class Machine {
   bool land_everything();
   void report_deadlock();
   void check_exit(Thread& t);
+  void check_visits();
+  const Clock& clock_of(const Thread& t) const { return t.own ? *t.own : t.warp->base; }
   bool ordered(const Thread& t, const Access& a, std::uint32_t lanes) const;
   void refresh(Cell& c) const;
-  void touch_cell(Thread& t, Cell& c, Touch kind, bool shared, const char* operation,
+  void touch_cell(Thread& t, Cell& c, Touch kind, Fence space, const char* operation,
                   const Where& at);
   void check_write(Thread& t, Cell& c, bool atomic, const char* operation, const Where& at);
   void remember_reader(Thread& t, Cell& c, const Access& a);
   void race(const char* operation, const Where& at, const Access& other, const char* what);
-  Access access(const Thread& t, const char* operation, const Where& at) const;
+  bool fenced(const Thread& t, const Access& a, std::uint32_t fences, Fence kind) const;
+  Access access(const Thread& t, Fence space, const char* operation, const Where& at) const;
   std::size_t bounded_shared(const Block& owner, const void* p, std::size_t bytes,
                              const char* operation, const Where& at);
 

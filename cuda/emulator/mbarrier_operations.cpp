@@ -11,14 +11,17 @@ namespace {
 
 using emulator::Block;
 using emulator::Copies;
+using emulator::Extent;
 using emulator::Kind;
 using emulator::Mbarrier;
 
-Mbarrier& mbarrier(Block& owner, const void* bar, const char* operation, Where at) {
+Mbarrier& mbarrier(Block& owner, const void* bar, bool by_tma, const char* operation, Where at) {
+  Machine& machine = Machine::current();
   const auto it = owner.mbarriers.find(bar);
   if (it == owner.mbarriers.end()) {
-    Machine::current().fatal(Kind::misuse, operation, at, "no mbarrier was initialised there");
+    machine.fatal(Kind::misuse, operation, at, "no mbarrier was initialised there");
   }
+  machine.check_init(it->second, by_tma, &owner != &machine.block(), operation, at);
   return it->second;
 }
 
@@ -33,7 +36,7 @@ void complete_if_done(Mbarrier& m) {
 
 void arrive(Block& owner, const void* bar, std::uint32_t bytes, const char* operation, Where at) {
   Machine& machine = Machine::current();
-  Mbarrier& m = mbarrier(owner, bar, operation, at);
+  Mbarrier& m = mbarrier(owner, bar, false, operation, at);
   if (m.pending == 0) {
     machine.fatal(Kind::misuse, operation, at, "more arrivals than the barrier was made for");
   }
@@ -90,6 +93,17 @@ void each_piece(const TensorShape& s, int x, int y, F&& visit) {
   }
 }
 
+// The places in global memory that a box has.
+template <class F>
+void each_inside(const TensorShape& s, int x, int y, bool write, const char* operation, Where at,
+                 F&& visit) {
+  Machine& m = Machine::current();
+  each_piece(s, x, y, [&](int, const std::byte* p, int n) {
+    if (p == nullptr) return;
+    visit(m.global_extent(p, static_cast<std::size_t>(n), 1, write, operation, at));
+  });
+}
+
 constexpr const char* kLoad = "cp.async.bulk.tensor (load)";
 constexpr const char* kStore = "cp.async.bulk.tensor (store)";
 
@@ -112,17 +126,17 @@ int box_bytes(const TensorShape& s, const void* shared, const char* operation, W
 void load_to(Block& owner, void* to, const TensorShape& s, int x, int y, std::uint64_t* bar,
              Where at) {
   Machine& machine = Machine::current();
-  Mbarrier& m = mbarrier(owner, bar, kLoad, at);
+  Mbarrier& m = mbarrier(owner, bar, true, kLoad, at);
   auto* first = static_cast<std::byte*>(to);
   const std::byte* alike = machine.block().shared + (first - owner.shared);
   const int bytes = box_bytes(s, alike, kLoad, at);
-  machine.begin_write(owner, first, static_cast<std::size_t>(bytes), kLoad, at);
-  each_piece(s, x, y, [&](int, const std::byte* from, int n) {
-    if (from != nullptr) {
-      machine.touch_global(from, static_cast<std::size_t>(n), Touch::read, kLoad, at);
-    }
-  });
-  auto land = [&machine, &owner, &m, first, s, x, y, bytes, at] {
+  const Extent box =
+      machine.shared_extent(owner, first, static_cast<std::size_t>(bytes), kLoad, at);
+  machine.stay_for(owner, m.agent, m.time, kLoad, at);
+  machine.begin_write(box, false, kLoad, at);
+  each_inside(s, x, y, false, kLoad, at,
+              [&](const Extent& from) { machine.begin_read(from, false, kLoad, at); });
+  auto land = [&machine, &m, box, first, s, x, y, bytes, at] {
     each_piece(s, x, y, [&](int offset, const std::byte* from, int n) {
       if (from != nullptr) {
         std::memcpy(first + offset, from, static_cast<std::size_t>(n));
@@ -130,8 +144,9 @@ void load_to(Block& owner, void* to, const TensorShape& s, int x, int y, std::ui
         std::memset(first + offset, 0, static_cast<std::size_t>(n));
       }
     });
-    machine.end_write(owner, first, static_cast<std::size_t>(bytes), m.agent, m.time, false, kLoad,
-                      at);
+    machine.end_write(box, false, m.agent, m.time, kLoad, at);
+    each_inside(s, x, y, false, kLoad, at,
+                [&](const Extent& from) { machine.end_read(from, m.agent, m.time, kLoad, at); });
     m.clock[m.agent] = m.time + 1;
     m.bytes -= bytes;
     complete_if_done(m);
@@ -153,6 +168,7 @@ void mbarrier_init(std::uint64_t* bar, std::uint32_t count, Where at) {
     machine.fatal(Kind::misuse, "mbarrier.init", at, "more than 64 barriers in a block");
   }
   m.agent = b.next_agent++;
+  machine.remember_init(m, "mbarrier.init", at);
   b.mbarriers.insert_or_assign(bar, std::move(m));
 }
 
@@ -166,12 +182,13 @@ void mbarrier_expect(std::uint64_t* bar, std::uint32_t bytes, Where at) {
 
 void mbarrier_arrive_cluster(std::uint64_t* bar, int rank, Where at) {
   Block& other = block_of(rank, "mbarrier.arrive (cluster)", at);
+  Machine::current().visit(other, "mbarrier.arrive (cluster)", at);
   arrive(other, place_in(other, bar), 0, "mbarrier.arrive (cluster)", at);
 }
 
 void mbarrier_wait(std::uint64_t* bar, int parity, Where at) {
   Machine& machine = Machine::current();
-  Mbarrier& m = mbarrier(machine.block(), bar, "mbarrier.try_wait", at);
+  Mbarrier& m = mbarrier(machine.block(), bar, false, "mbarrier.try_wait", at);
   const auto running = [&] { return static_cast<int>(m.phase & 1U) == parity; };
   if (running() && m.pending == 0) land_all(m);  // nothing but the copies is missing
   if (running()) machine.wait(m.phase, "mbarrier.try_wait", at);
@@ -193,6 +210,7 @@ void tma_load_multicast(void* to, const TensorMap* map, int x, int y, std::uint6
   for (int rank = 0; rank < 16; ++rank) {
     if ((blocks >> rank & 1) == 0) continue;
     Block& other = block_of(rank, kLoad, at);
+    Machine::current().check_begun(other, kLoad, at);
     load_to(other, place_in(other, to), shape_of(*map), x, y,
             reinterpret_cast<std::uint64_t*>(place_in(other, bar)), at);
   }
@@ -203,16 +221,25 @@ void tma_store(const TensorMap* map, int x, int y, const void* from, Where at) {
   const TensorShape s = shape_of(*map);
   const auto bytes = static_cast<std::size_t>(box_bytes(s, from, kStore, at));
   const auto* first = static_cast<const std::byte*>(from);
-  machine.begin_read(from, bytes, kStore, at);
-  emulator::Thread& t = machine.self();
-  auto land = [&machine, &t, first, s, x, y, bytes, at] {
+  const Extent box = machine.shared_extent(machine.block(), from, bytes, kStore, at);
+  machine.begin_read(box, false, kStore, at);
+  each_inside(s, x, y, true, kStore, at,
+              [&](const Extent& to) { machine.begin_write(to, false, kStore, at); });
+  const auto copy = [first, s, x, y] {
     each_piece(s, x, y, [&](int offset, const std::byte* to, int n) {
       if (to == nullptr) return;
-      auto* target = const_cast<std::byte*>(to);
-      machine.write_global_async(target, static_cast<std::size_t>(n), t, kStore, at);
-      std::memcpy(target, first + offset, static_cast<std::size_t>(n));
+      std::memcpy(const_cast<std::byte*>(to), first + offset, static_cast<std::size_t>(n));
     });
-    machine.end_read(first, bytes, t.agent, t.warp->time, kStore, at);
+  };
+  const bool late = machine.options().copies == Copies::late;
+  if (!late) copy();
+  emulator::Thread& t = machine.self();
+  auto land = [&machine, &t, copy, box, s, x, y, late, at] {
+    if (late) copy();
+    each_inside(s, x, y, true, kStore, at, [&](const Extent& to) {
+      machine.end_write(to, false, t.agent, t.warp->time, kStore, at);
+    });
+    machine.end_read(box, t.agent, t.warp->time, kStore, at);
   };
   t.open_stores.push_back({std::move(land)});
 }
@@ -262,6 +289,7 @@ void* remote(const void* p, int rank, std::size_t bytes, Touch kind, const char*
              Where at) {
   Block& other = block_of(rank, operation, at);
   std::byte* there = place_in(other, p);
+  Machine::current().visit(other, operation, at);
   Machine::current().touch_remote(other, there, bytes, kind, operation, at);
   return there;
 }

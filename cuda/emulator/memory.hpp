@@ -6,6 +6,11 @@
 // (a thread, an mbarrier's copies, a warpgroup's wgmma) and the time. An access is ordered before a
 // thread's next step if the thread's clock holds a later time for that agent. Clocks travel through
 // barriers, mbarriers and __syncwarp, and through nothing else: a shuffle orders no memory.
+//
+// An asynchronous access is open from its issue until somebody waits for it; then it becomes an
+// access of the agent whose completion the wait sees. TMA and wgmma use the async proxy: what a
+// thread stored before is theirs only after a proxy fence of that thread, for that memory, that is
+// ordered before them.
 #pragma once
 
 #include <array>
@@ -26,12 +31,16 @@ using Clock = std::vector<std::uint32_t>;  // per agent: accesses before this ti
 
 enum class Touch : std::uint8_t { read, write, atomic };
 
+// What a fence makes visible to TMA and wgmma: shared memory, global memory, initialised mbarriers.
+enum class Fence : std::uint8_t { shared, global, barrier_init };
+inline constexpr std::size_t kFences = 3;
+
 // One access, as a cell remembers it.
 struct Access {
   std::uint32_t agent = 0;
   std::uint32_t time = 0;
   std::uint32_t epoch = 0;   // launch and cluster; other clusters are never ordered
-  std::uint32_t fences = 0;  // async proxy fences of the writing thread so far
+  std::uint32_t fences = 0;  // proxy fences of the accessing thread for this memory so far
   const char* operation = "";
   Where at;
 };
@@ -45,10 +54,11 @@ struct Cell {
   Access write;
   std::vector<Reader> readers;
   bool written = false;
-  bool atomic = false;        // the last write was atomic
-  bool generic = false;       // … and went through the generic proxy (not TMA)
-  std::uint16_t landing = 0;  // copies in flight to it
-  std::uint16_t leaving = 0;  // asynchronous reads in flight
+  bool atomic = false;           // the last write was atomic
+  bool generic = false;          // … and went through the generic proxy (not TMA)
+  std::uint16_t landing = 0;     // copies in flight to it
+  std::uint16_t leaving = 0;     // asynchronous reads in flight
+  std::uint32_t open_epoch = 0;  // of the cluster that these two belong to
 };
 
 class Shadow {
@@ -83,6 +93,18 @@ class Shadow {
     g.parts->fill(g.whole);
   }
   std::vector<Granule> granules_;
+};
+
+// A place in memory, for asynchronous operations.
+struct Extent {
+  Shadow* shadow = nullptr;  // none: a constant
+  std::size_t offset = 0, bytes = 0;
+  Fence space = Fence::shared;
+
+  template <class F>
+  void each(F&& f) const {
+    if (shadow != nullptr) shadow->each(offset, bytes, f);
+  }
 };
 
 // A buffer in global memory. Kernels get its address; whoever made it reads it back.

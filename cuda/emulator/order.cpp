@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who may touch what, and when: bounds, alignment, and happens-before.
+// Who may touch what, and when: bounds, alignment, and happens-before. What happens between the
+// issue of an asynchronous operation and its end is in async_order.cpp.
 #include <algorithm>
 #include <cstdio>
 
@@ -36,7 +37,7 @@ void Machine::join_warp(Warp& warp) {
 }
 
 void Machine::release(Thread& t, Clock& to) {
-  merge(to, t.own ? *t.own : t.warp->base);
+  merge(to, clock_of(t));
   to[t.agent] = ++t.warp->time;
 }
 
@@ -45,8 +46,9 @@ void Machine::acquire(Thread& t, const Clock& from) {
   merge(*t.own, from);
 }
 
-Access Machine::access(const Thread& t, const char* operation, const Where& at) const {
-  return {t.agent, t.warp->time, epoch_, t.fences, operation, at};
+Access Machine::access(const Thread& t, Fence space, const char* operation, const Where& at) const {
+  const auto fences = static_cast<std::uint32_t>(t.fences[static_cast<std::size_t>(space)].size());
+  return {t.agent, t.warp->time, epoch_, fences, operation, at};
 }
 
 // Cells remember accesses of earlier launches; the end of a launch orders everything.
@@ -57,12 +59,13 @@ void Machine::refresh(Cell& c) const {
     c.atomic = c.generic = false;
   }
   std::erase_if(c.readers, [&](const Reader& r) { return r.access.epoch < first_epoch_; });
+  if (c.open_epoch != epoch_) c.landing = c.leaving = 0;  // of a kernel that was given up
 }
 
 bool Machine::ordered(const Thread& t, const Access& a, std::uint32_t lanes) const {
   if (a.epoch == 0) return true;  // before this launch
   if (a.epoch != epoch_) return false;
-  const Clock& known = t.own ? *t.own : t.warp->base;
+  const Clock& known = clock_of(t);
   if (lanes == 0) return a.agent == t.agent || known[a.agent] > a.time;
   for (std::uint32_t l = 0; l < 32; ++l) {
     if ((lanes >> l & 1U) == 0 || a.agent + l == t.agent) continue;
@@ -117,13 +120,13 @@ void Machine::check_write(Thread& t, Cell& c, bool atomic, const char* operation
   }
 }
 
-void Machine::touch_cell(Thread& t, Cell& c, Touch kind, bool shared, const char* operation,
+void Machine::touch_cell(Thread& t, Cell& c, Touch kind, Fence space, const char* operation,
                          const Where& at) {
   refresh(c);
-  const Access a = access(t, operation, at);
+  const Access a = access(t, space, operation, at);
   if (kind == Touch::read) {
     if (c.landing > 0) return race(operation, at, c.write, "reads where a copy is in flight");
-    if (shared && !c.written) {
+    if (space == Fence::shared && !c.written) {
       if (report_.found < kMostTexts) {
         found(Kind::uninitialised, operation, at, "reads shared memory that nobody wrote");
       }
@@ -161,7 +164,8 @@ void Machine::touch_remote(const Block& owner, const void* p, std::size_t bytes,
                            const char* operation, const Where& at) {
   const std::size_t offset = bounded_shared(owner, p, bytes, operation, at);
   Thread& t = self();
-  owner.shadow->each(offset, bytes, [&](Cell& c) { touch_cell(t, c, kind, true, operation, at); });
+  owner.shadow->each(offset, bytes,
+                     [&](Cell& c) { touch_cell(t, c, kind, Fence::shared, operation, at); });
 }
 
 void Machine::touch_shared(const void* p, std::size_t bytes, Touch kind, const char* operation,
@@ -193,75 +197,7 @@ void Machine::touch_global(const void* p, std::size_t bytes, Touch kind, const c
   if (!b->shadow) return;
   Thread& t = self();
   b->shadow->each(static_cast<std::size_t>(static_cast<const std::byte*>(p) - b->data), bytes,
-                  [&](Cell& c) { touch_cell(t, c, kind, false, operation, at); });
-}
-
-// ---- asynchronous accesses ------------------------------------------------------------------
-
-Block& Machine::owner_of(const void* p, std::size_t bytes, const char* operation, const Where& at) {
-  bounded_shared(block(), p, bytes, operation, at);
-  return block();
-}
-
-void Machine::begin_write(Block& owner, const void* p, std::size_t bytes, const char* operation,
-                          const Where& at) {
-  const std::size_t offset = bounded_shared(owner, p, bytes, operation, at);
-  Thread& t = self();
-  owner.shadow->each(offset, bytes, [&](Cell& c) {
-    check_write(t, c, false, operation, at);
-    c.readers.clear();
-    c.write = access(t, operation, at);
-    ++c.landing;
-  });
-}
-
-void Machine::end_write(Block& owner, const void* p, std::size_t bytes, std::uint32_t agent,
-                        std::uint32_t time, bool generic, const char* operation, const Where& at) {
-  const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(p) - owner.shared);
-  const std::uint32_t fences = agent < threads_.size() ? threads_[agent]->fences : 0;
-  owner.shadow->each(offset, bytes, [&](Cell& c) {
-    --c.landing;
-    c.write = {agent, time, epoch_, fences, operation, at};
-    c.written = true;
-    c.atomic = false;
-    c.generic = generic;
-  });
-}
-
-void Machine::begin_read(const void* p, std::size_t bytes, const char* operation, const Where& at) {
-  Thread& t = self();
-  const std::size_t offset = bounded_shared(block(), p, bytes, operation, at);
-  block().shadow->each(offset, bytes, [&](Cell& c) {
-    if (c.landing > 0) return race(operation, at, c.write, "reads where a copy is in flight");
-    if (!c.written) {
-      return found(Kind::uninitialised, operation, at, "reads shared memory that nobody wrote");
-    }
-    if (!ordered(t, c.write, 0)) {
-      race(operation, at, c.write, "reads what another wrote, and nothing orders the two");
-    } else if (c.generic && c.write.agent < threads_.size() &&
-               threads_[c.write.agent]->fences == c.write.fences) {
-      race(operation, at, c.write,
-           "reads through the async proxy what was stored without a proxy fence after it");
-    }
-    ++c.leaving;
-  });
-}
-
-void Machine::end_read(const void* p, std::size_t bytes, std::uint32_t agent, std::uint32_t time,
-                       const char* operation, const Where& at) {
-  const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(p) - block().shared);
-  block().shadow->each(offset, bytes, [&](Cell& c) {
-    if (c.leaving > 0) --c.leaving;
-    c.readers.push_back({{agent, time, epoch_, 0, operation, at}, 0});
-  });
-}
-
-void Machine::write_global_async(void* p, std::size_t bytes, Thread& t, const char* operation,
-                                 const Where& at) {
-  check_global(p, bytes, 1, true, operation, at);
-  Buffer* b = memory_.find(p);
-  b->shadow->each(static_cast<std::size_t>(static_cast<std::byte*>(p) - b->data), bytes,
-                  [&](Cell& c) { touch_cell(t, c, Touch::write, false, operation, at); });
+                  [&](Cell& c) { touch_cell(t, c, kind, Fence::global, operation, at); });
 }
 
 }  // namespace dsv4::emulator

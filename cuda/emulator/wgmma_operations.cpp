@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Behind cuda/isa/emulated_hopper.hpp: wgmma. As pessimistic as the rules allow: operands are read
-// when somebody waits, and until then the accumulator's registers hold NaN.
+// when somebody waits, and the accumulator's registers hold NaN until a wait names them.
 #include <algorithm>
 #include <bit>
 #include <limits>
@@ -55,10 +55,6 @@ void read_row(const Layout& l, int r, Operand format, Part* out) {
   }
 }
 
-struct Lane {
-  float* d;
-};
-
 void compute(const Layout& a, const Layout& b, int n, Operand format, bool accumulate,
              const std::vector<float*>& d, Warpgroup& group) {
   Machine& m = Machine::current();
@@ -95,34 +91,40 @@ Descriptor wgmma_descriptor(const void* shared, int leading, int stride, Swizzle
          (static_cast<std::uint64_t>(stride) >> 4 & 0x3FFF) << 32 | kind << 62;
 }
 
-void wgmma_fence(Where at) {
+void wgmma_fence_registers(const float* d, Where at) {
   Machine& m = Machine::current();
   int nothing = 0;
   m.meet_group(nothing, "wgmma.fence", at, [](int**) {});
-  m.self().wgmma_fenced = true;
+  m.self().wgmma_fenced.push_back(d);
 }
 
 void wgmma_issue(float* d, int n, Descriptor a, Descriptor b, bool accumulate, Operand format,
                  const char* operation, Where at) {
   Machine& m = Machine::current();
-  if (!m.self().wgmma_fenced) {
-    m.fatal(Kind::misuse, operation, at, "no wgmma.fence since registers were last free to change");
+  const auto& fenced = m.self().wgmma_fenced;
+  if (std::find(fenced.begin(), fenced.end(), d) == fenced.end()) {
+    m.fatal(Kind::misuse, operation, at,
+            "no wgmma.fence names these registers since they were last free to change");
   }
-  Lane own{d};
-  m.meet_group(own, operation, at, [&](Lane** lanes) {
+  m.meet_group(*d, operation, at, [&](float** lanes) {
     Warpgroup& group = m.group();
     std::vector<float*> registers;
     for (int t = 0; t < kWarpgroup; ++t) {
-      float* r = lanes[t]->d;
+      float* r = lanes[t];
       registers.push_back(r);
+      const bool fresh = !group.accumulators.contains(r);
       emulator::Accumulator& held = group.accumulators[r];
-      if (held.users++ > 0) continue;
+      ++held.users;
+      if (!fresh) continue;
       held.value.assign(r, r + n / 2);
       std::fill_n(r, n / 2, std::numeric_limits<float>::quiet_NaN());
     }
     const Layout left = layout_of(a);
     const Layout right = layout_of(b);
-    const auto begin = [&](const std::byte* p) { m.begin_read(p, 16, operation, at); };
+    const auto extent = [=, &m](const std::byte* p) {
+      return m.shared_extent(m.block(), p, 16, operation, at);
+    };
+    const auto begin = [&](const std::byte* p) { m.begin_read(extent(p), false, operation, at); };
     each_chunk(left, 64, begin);
     each_chunk(right, n, begin);
     const std::uint32_t time = group.time++;
@@ -130,16 +132,11 @@ void wgmma_issue(float* d, int n, Descriptor a, Descriptor b, bool accumulate, O
     product.time = time;
     product.compute = [=, &group] {
       compute(left, right, n, format, accumulate, registers, group);
-      for (float* r : registers) {
-        emulator::Accumulator& held = group.accumulators[r];
-        if (--held.users > 0) continue;
-        std::copy(held.value.begin(), held.value.end(), r);
-        group.accumulators.erase(r);
-      }
+      for (float* r : registers) --group.accumulators[r].users;
     };
     product.release = [=, &m, &group] {
       const auto end = [&](const std::byte* p) {
-        m.end_read(p, 16, group.agent, time, operation, at);
+        m.end_read(extent(p), group.agent, time, operation, at);
       };
       each_chunk(left, 64, end);
       each_chunk(right, n, end);
@@ -158,11 +155,20 @@ void wgmma_commit(Where at) {
   });
 }
 
-void wgmma_wait_groups(std::size_t left, Where at) {
+// Registers that no product in flight uses are the thread's again.
+void give_back(Warpgroup& group, float* d) {
+  const auto it = group.accumulators.find(d);
+  if (it == group.accumulators.end() || it->second.users > 0) return;
+  std::copy(it->second.value.begin(), it->second.value.end(), d);
+  group.accumulators.erase(it);
+}
+
+void wgmma_wait_groups(std::size_t left, float* d, Where at) {
   Machine& m = Machine::current();
   struct Argument {
+    float* d;
     std::uint32_t done;
-  } own{0};
+  } own{d, 0};
   m.meet_group(own, "wgmma.wait_group", at, [&](Argument** lanes) {
     Warpgroup& group = m.group();
     std::uint32_t done = 0;
@@ -174,9 +180,12 @@ void wgmma_wait_groups(std::size_t left, Where at) {
       }
       group.groups.pop_front();
     }
-    for (int t = 0; t < kWarpgroup; ++t) lanes[t]->done = done;
+    for (int t = 0; t < kWarpgroup; ++t) {
+      give_back(group, lanes[t]->d);
+      lanes[t]->done = done;
+    }
   });
-  m.self().wgmma_fenced = false;
+  m.self().wgmma_fenced.clear();
   if (own.done == 0) return;
   emulator::Clock known = m.empty_clock();  // those products are over, for whoever waited
   known[m.group().agent] = own.done;

@@ -52,6 +52,9 @@ DSV4_DEVICE void fence_barrier_init() {
 DSV4_DEVICE void fence_async_proxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
+DSV4_DEVICE void fence_async_proxy_global() {
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
 
 // ---- TMA ------------------------------------------------------------------------------------
 
@@ -93,11 +96,23 @@ DSV4_DEVICE Descriptor wgmma_descriptor(const void* shared, int leading, int str
          (static_cast<std::uint64_t>(leading) >> 4 & 0x3FFF) << 16 |
          (static_cast<std::uint64_t>(stride) >> 4 & 0x3FFF) << 32 | kind << 62;
 }
-DSV4_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// The compiler does not know that a wgmma writes registers after its statement. So that nothing
+// that is done to them moves over a fence or a wait, both name them, by a statement without code.
+template <std::size_t kCount>
+DSV4_DEVICE void pin_registers(float (&d)[kCount]) {
+  DSV4_UNROLL
+  for (std::size_t i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+template <std::size_t kCount>
+DSV4_DEVICE void wgmma_fence(float (&d)[kCount]) {
+  pin_registers(d);
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
 DSV4_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int kLeft>
-DSV4_DEVICE void wgmma_wait() {
+template <int kLeft, std::size_t kCount>
+DSV4_DEVICE void wgmma_wait(float (&d)[kCount]) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+  pin_registers(d);
 }
 
 template <int kCount>

@@ -17,10 +17,12 @@ void mbarrier_expect(std::uint64_t* bar, std::uint32_t bytes, Where at = Where::
 void mbarrier_wait(std::uint64_t* bar, int parity, Where at = Where::current());
 // The same barrier of another block of the cluster.
 void mbarrier_arrive_cluster(std::uint64_t* bar, int rank, Where at = Where::current());
-// Makes initialised barriers visible to TMA and to the cluster.
-inline void fence_barrier_init() {}
-// Orders this thread's st.shared before later TMA stores and wgmma (of anyone, after a barrier).
-inline void fence_async_proxy() { ++Machine::current().self().fences; }
+// Makes the barriers that this thread initialised visible to TMA and to the cluster.
+inline void fence_barrier_init() { Machine::current().fence(emulator::Fence::barrier_init); }
+// Orders this thread's st.shared before later TMA and wgmma (of anyone, after a barrier).
+inline void fence_async_proxy() { Machine::current().fence(emulator::Fence::shared); }
+// The same for st.global before TMA.
+inline void fence_async_proxy_global() { Machine::current().fence(emulator::Fence::global); }
 
 // ---- TMA ------------------------------------------------------------------------------------
 
@@ -58,12 +60,18 @@ void tma_store_wait() {
 // `stride` along rows.
 Descriptor wgmma_descriptor(const void* shared, int leading, int stride, Swizzle swizzle,
                             Where at = Where::current());
-void wgmma_fence(Where at = Where::current());
+void wgmma_fence_registers(const float* d, Where at);
 void wgmma_commit(Where at = Where::current());
-void wgmma_wait_groups(std::size_t left, Where at);
-template <int kLeft>
-void wgmma_wait(Where at = Where::current()) {
-  wgmma_wait_groups(kLeft, at);
+void wgmma_wait_groups(std::size_t left, float* d, Where at);
+// Before the first wgmma that adds to d, and again after a wait. What was done to d is done.
+template <std::size_t kCount>
+void wgmma_fence(float (&d)[kCount], Where at = Where::current()) {
+  wgmma_fence_registers(d, at);
+}
+// Waits until all but the last kLeft groups are over; d may be used from here on, if they held it.
+template <int kLeft, std::size_t kCount>
+void wgmma_wait(float (&d)[kCount], Where at = Where::current()) {
+  wgmma_wait_groups(kLeft, d, at);
 }
 void wgmma_issue(float* d, int n, Descriptor a, Descriptor b, bool accumulate,
                  emulator::Operand format, const char* operation, Where at);

@@ -61,7 +61,8 @@ DSV4_HOPPER(tma_store, ) {
   for (int i = isa::thread(); i < 256; i += 128) {
     isa::st_shared(tile + i, isa::ld_global(a.in + i));
   }
-  isa::fence_async_proxy();
+  isa::fence_async_proxy_global();  // the zeros
+  isa::fence_async_proxy();         // the tile
   isa::sync();
   if (isa::thread() == 0) {
     isa::tma_store(a.maps + 1, 16, 5, tile);
@@ -131,7 +132,7 @@ DSV4_DEVICE void wgmma_chain(const Arguments& a, Multiply&& multiply) {
   isa::sync();
   float d[kN / 2] = {};
   constexpr auto kKind = kSwizzled ? isa::Swizzle::bytes128 : isa::Swizzle::none;
-  isa::wgmma_fence();
+  isa::wgmma_fence(d);
   DSV4_UNROLL
   for (int k = 0; k < 4; ++k) {
     const int step = kSwizzled ? 8 * k : 64 * k;  // words
@@ -139,7 +140,7 @@ DSV4_DEVICE void wgmma_chain(const Arguments& a, Multiply&& multiply) {
              isa::wgmma_descriptor(words + 2048 + step, 128, 1024, kKind), k > 0);
   }
   isa::wgmma_commit();
-  isa::wgmma_wait<0>();
+  isa::wgmma_wait<0>(d);
   DSV4_UNROLL
   for (int i = 0; i < kN / 2; ++i) isa::st_global(a.out + t * (kN / 2) + i, canonical(d[i]));
 }

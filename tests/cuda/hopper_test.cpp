@@ -39,7 +39,7 @@ struct Gemm {
     }
     if (!mistake.no_wait) isa::mbarrier_wait(bar, 0);
     float d[32] = {};
-    if (!mistake.no_fence) isa::wgmma_fence();
+    if (!mistake.no_fence) isa::wgmma_fence(d);
     for (int k = 0; k < 4; ++k) {
       isa::wgmma_bf16<64>(
           d, isa::wgmma_descriptor(tile_a + 32 * k, 16, 1024, isa::Swizzle::bytes128),
@@ -47,12 +47,12 @@ struct Gemm {
     }
     isa::wgmma_commit();
     if (mistake.overwrites && isa::thread() == 0) isa::st_shared(shared, std::uint8_t{0});
-    if (!mistake.reads_early) isa::wgmma_wait<0>();
+    if (!mistake.reads_early) isa::wgmma_wait<0>(d);
     for (int i = 0; i < 32; ++i) {
       const isa::Place p = isa::wgmma_d(isa::thread(), i);
       isa::st_global(out + p.row * 64 + p.column, d[i]);
     }
-    if (mistake.reads_early) isa::wgmma_wait<0>();
+    if (mistake.reads_early) isa::wgmma_wait<0>(d);
     if (mistake.no_wait) isa::mbarrier_wait(bar, 0);
   }
 };
@@ -127,6 +127,32 @@ TEST_F(Hopper, FindsOperandOverwrittenDuringWgmma) {
   expect_found(Kind::race, kShape, memory, gemm, "still reading");
 }
 
+// A wait that names other registers gives back those alone.
+TEST(Wgmma, GivesBackTheRegistersThatTheWaitNames) {
+  GlobalMemory memory;
+  auto* out = memory.make<float>("out", 128);
+  const auto kernel = [&](bool named) {
+    auto* words = isa::dynamic_shared<std::uint32_t>();
+    for (int i = isa::thread(); i < 1024; i += 128) isa::st_shared(words + i, 0x3F803F80U);
+    isa::fence_async_proxy();
+    isa::sync();
+    const auto tile = isa::wgmma_descriptor(words, 128, 256, isa::Swizzle::none);
+    float d[4] = {}, other[4] = {};
+    isa::wgmma_fence(d);
+    isa::wgmma_bf16<8>(d, tile, tile, false);
+    isa::wgmma_commit();
+    isa::wgmma_wait<0>(other);
+    if (named) isa::wgmma_wait<0>(d);
+    isa::st_global(out + isa::thread(), d[0]);
+  };
+  const Shape shape{{1}, 128, 4096};
+
+  expect_clean(shape, memory, [&] { kernel(true); });
+  EXPECT_EQ(out[5], 16.0F);
+  run(shape, {}, memory, [&] { kernel(false); });
+  EXPECT_TRUE(std::isnan(out[5]));
+}
+
 // st.shared, then wgmma: the async proxy sees it only after a proxy fence.
 TEST(Wgmma, FindsStoresWithoutProxyFence) {
   GlobalMemory memory;
@@ -138,11 +164,11 @@ TEST(Wgmma, FindsStoresWithoutProxyFence) {
     if (fenced) isa::fence_async_proxy();
     isa::sync();
     float d[4] = {};
-    isa::wgmma_fence();
+    isa::wgmma_fence(d);
     isa::wgmma_bf16<8>(d, isa::wgmma_descriptor(words, 128, 256, isa::Swizzle::none),
                        isa::wgmma_descriptor(words + 512, 128, 256, isa::Swizzle::none), false);
     isa::wgmma_commit();
-    isa::wgmma_wait<0>();
+    isa::wgmma_wait<0>(d);
     for (int i = 0; i < 4; ++i) {
       const isa::Place p = isa::wgmma_d(isa::thread(), i);
       isa::st_global(out + p.row * 8 + p.column, d[i]);
