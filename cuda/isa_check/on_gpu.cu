@@ -14,8 +14,10 @@ struct Maps {
   isa::TensorMap m[2];
 };
 
+// One block on a multiprocessor: setmaxnreg wants the compiler to know how many registers a thread
+// begins with, else ptxas leaves it out.
 template <class Case>
-__global__ void __launch_bounds__(Case::threads)
+__global__ void __launch_bounds__(Case::threads, 1)
     run_body(Arguments a, const __grid_constant__ Maps maps) {
 #if __CUDA_ARCH__ >= 900
   a.maps = maps.m;
@@ -71,11 +73,21 @@ void start(const Arguments& a, const Maps& maps) {
   check(cudaDeviceSynchronize());
 }
 
+// The architecture that the code which this GPU runs was compiled for: an sm_89 runs code of sm_80,
+// which lacks what only sm_89 has.
 template <class Case>
-Outcome run_case(int architecture) {
+int code_of() {
+  cudaFuncAttributes attributes{};
+  check(cudaFuncGetAttributes(&attributes, run_body<Case>));
+  return attributes.binaryVersion;
+}
+
+template <class Case>
+Outcome run_case() {
   Outcome outcome{std::string(Case::name), Case::architecture, {}};
-  if (architecture < Case::architecture) return outcome;
-  if (Case::only_90a && architecture != 90) return outcome;
+  const int code = code_of<Case>();
+  if (code < Case::architecture) return outcome;
+  if (Case::only_90a && code != 90) return outcome;
   const auto words = inputs(outcome.name, static_cast<int>(Case::fill), Case::in);
   std::uint32_t *in = nullptr, *out = nullptr;
   check(cudaMalloc(&in, Case::in * 4));
@@ -83,7 +95,7 @@ Outcome run_case(int architecture) {
   check(cudaMemcpy(in, words.data(), Case::in * 4, cudaMemcpyHostToDevice));
   check(cudaMemset(out, 0xFF, Case::out * 4));
   Maps maps{};
-  if (architecture >= 90) maps = {{tensor_map(in), tensor_map(out)}};
+  if (code >= 90) maps = {{tensor_map(in), tensor_map(out)}};
   start<Case>({in, out, nullptr}, maps);
   outcome.words.resize(Case::out);
   check(cudaMemcpy(outcome.words.data(), out, Case::out * 4, cudaMemcpyDeviceToHost));
@@ -93,8 +105,8 @@ Outcome run_case(int architecture) {
 }
 
 template <class... Cases>
-std::vector<Outcome> run_all(List<Cases...>, int architecture) {
-  return {run_case<Cases>(architecture)...};
+std::vector<Outcome> run_all(List<Cases...>) {
+  return {run_case<Cases>()...};
 }
 
 }  // namespace
@@ -110,6 +122,6 @@ Gpu find_gpu() {
   return {properties.name, "", properties.major * 10 + properties.minor};
 }
 
-std::vector<Outcome> on_gpu() { return run_all(AllCases{}, find_gpu().architecture); }
+std::vector<Outcome> on_gpu() { return run_all(AllCases{}); }
 
 }  // namespace dsv4::isa_check
