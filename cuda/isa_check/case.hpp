@@ -17,9 +17,12 @@ enum class Fill : std::uint8_t {
   angles,     // floats up to 2^20 in size
   bf16,       // pairs, normal distribution
   bf16_wide,  // pairs over 24 binades
-  bf16_bits,  // pairs of any code
+  bf16_tiny,  // pairs whose products are subnormal float32
+  bf16_bits,  // pairs over 24 binades, among them subnormals, the largest, infinities and NaN
   e4m3,       // four finite codes
-  e4m3_bits,  // four of any code
+  e4m3_bits,  // the same, among them subnormals, the largest and NaN
+  tf32_tiny,  // floats whose products are subnormal
+  tf32_bits,  // floats over 24 binades, among them subnormals, the largest, infinities and NaN
 };
 
 struct Arguments {

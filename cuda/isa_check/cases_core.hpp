@@ -183,7 +183,9 @@ DSV4_MMA_CASE(mma_bf16_bits, bf16_bits, 80, mma_bf16)
 DSV4_MMA_CASE(mma_e4m3, e4m3, 89, mma_e4m3)
 DSV4_MMA_CASE(mma_e4m3_bits, e4m3_bits, 89, mma_e4m3)
 DSV4_MMA_CASE(mma_tf32, floats, 80, mma_tf32)
-DSV4_MMA_CASE(mma_tf32_bits, bits, 80, mma_tf32)
+DSV4_MMA_CASE(mma_bf16_tiny, bf16_tiny, 80, mma_bf16)
+DSV4_MMA_CASE(mma_tf32_tiny, tf32_tiny, 80, mma_tf32)
+DSV4_MMA_CASE(mma_tf32_bits, tf32_bits, 80, mma_tf32)
 #undef DSV4_MMA_CASE
 
 }  // namespace dsv4::isa_check

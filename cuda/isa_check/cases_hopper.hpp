@@ -155,11 +155,14 @@ DSV4_DEVICE void wgmma_chain(const Arguments& a, Multiply&& multiply) {
 DSV4_WGMMA_CASE(wgmma_bf16_n8, bf16, 8, true, wgmma_bf16)
 DSV4_WGMMA_CASE(wgmma_bf16_n64, bf16_wide, 64, true, wgmma_bf16)
 DSV4_WGMMA_CASE(wgmma_bf16_n128, bf16, 128, true, wgmma_bf16)
-DSV4_WGMMA_CASE(wgmma_bf16_plain, bf16, 64, false, wgmma_bf16)
+DSV4_WGMMA_CASE(wgmma_bf16_plain, bf16, 8, false, wgmma_bf16)
+DSV4_WGMMA_CASE(wgmma_bf16_tiny, bf16_tiny, 8, true, wgmma_bf16)
+DSV4_WGMMA_CASE(wgmma_bf16_bits, bf16_bits, 8, true, wgmma_bf16)
 DSV4_WGMMA_CASE(wgmma_e4m3_n8, e4m3, 8, true, wgmma_e4m3)
 DSV4_WGMMA_CASE(wgmma_e4m3_n64, e4m3, 64, true, wgmma_e4m3)
 DSV4_WGMMA_CASE(wgmma_e4m3_n128, e4m3, 128, true, wgmma_e4m3)
-DSV4_WGMMA_CASE(wgmma_e4m3_plain, e4m3, 64, false, wgmma_e4m3)
+DSV4_WGMMA_CASE(wgmma_e4m3_plain, e4m3, 8, false, wgmma_e4m3)
+DSV4_WGMMA_CASE(wgmma_e4m3_bits, e4m3_bits, 8, true, wgmma_e4m3)
 #undef DSV4_WGMMA_CASE
 
 }  // namespace dsv4::isa_check

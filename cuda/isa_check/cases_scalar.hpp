@@ -7,9 +7,10 @@
 namespace dsv4::isa_check {
 
 // out[i] = f(in[i], in[i+1], in[i+2]) for every i.
+inline constexpr int kScalarWords = 512;
 template <class F>
 DSV4_DEVICE void each_word(const Arguments& a, F&& f) {
-  for (int i = isa::thread(); i < 1024; i += isa::threads()) {
+  for (int i = isa::thread(); i < kScalarWords; i += isa::threads()) {
     const float x = isa::from_bits(isa::ld_global(a.in + i));
     const float y = isa::from_bits(isa::ld_global(a.in + (i + 1) % 1024));
     const float z = isa::from_bits(isa::ld_global(a.in + (i + 2) % 1024));
@@ -21,6 +22,7 @@ DSV4_DEVICE void each_word(const Arguments& a, F&& f) {
   struct NAME : Defaults {                                                           \
     static constexpr std::string_view name = #NAME;                                  \
     static constexpr Fill fill = Fill::FILL;                                         \
+    static constexpr int out = kScalarWords;                                         \
     DSV4_DEVICE static void body(const Arguments& a) {                               \
       each_word(a, [](float x, [[maybe_unused]] float y, [[maybe_unused]] float z) { \
         return EXPRESSION;                                                           \
@@ -36,6 +38,10 @@ DSV4_SCALAR(scalar_div, bits, canonical(isa::div(x, y)))
 DSV4_SCALAR(scalar_sqrt, bits, canonical(isa::sqrt(x)))
 DSV4_SCALAR(scalar_max, bits, canonical(isa::max(x, y)))
 DSV4_SCALAR(scalar_min, bits, canonical(isa::min(x, y)))
+DSV4_SCALAR(scalar_abs, bits, isa::to_bits(isa::abs(x)))
+DSV4_SCALAR(scalar_below_infinity, bits, isa::abs(x) < isa::infinity() ? 1U : 0U)
+DSV4_SCALAR(scalar_power_of_two, bits,
+            isa::to_bits(isa::power_of_two(static_cast<int>(isa::to_bits(x) % 254U) - 126)))
 DSV4_SCALAR(math_exp2, floats, canonical(isa::exp2_(40.0F * x)))
 DSV4_SCALAR(math_exp, floats, canonical(isa::exp_(-8.0F * isa::abs(x))))
 DSV4_SCALAR(math_log2, positive, canonical(isa::log2_(x)))
@@ -43,8 +49,22 @@ DSV4_SCALAR(math_rsqrt, positive, canonical(isa::rsqrt_(x)))
 DSV4_SCALAR(math_sigmoid, floats, canonical(isa::sigmoid(4.0F * x)))
 DSV4_SCALAR(math_sin, angles, canonical(isa::sin_cos(x).sin))
 DSV4_SCALAR(math_cos, angles, canonical(isa::sin_cos(x).cos))
+// The functions on anything: zeros, subnormals, infinities, NaN, the ends of their ranges.
+DSV4_SCALAR(math_exp2_bits, bits, canonical(isa::exp2_(x)))
+DSV4_SCALAR(math_exp_bits, bits, canonical(isa::exp_(x)))
+DSV4_SCALAR(math_log2_bits, bits, canonical(isa::log2_(x)))
+DSV4_SCALAR(math_rsqrt_bits, bits, canonical(isa::rsqrt_(x)))
+DSV4_SCALAR(math_sigmoid_bits, bits, canonical(isa::sigmoid(x)))
+DSV4_SCALAR(math_sin_bits, bits, canonical(isa::sin_cos(x).sin))
+DSV4_SCALAR(math_cos_bits, bits, canonical(isa::sin_cos(x).cos))
 DSV4_SCALAR(to_bf16, bits, std::uint32_t{isa::to_bf16(x).bits})
 DSV4_SCALAR(to_bf16_floats, floats, isa::pack_bf16(x, y))
+DSV4_SCALAR(round_bf16, bits, canonical(isa::round_bf16(x)))
+DSV4_SCALAR(from_bf16, bits,
+            canonical(isa::to_float(isa::Bf16{static_cast<std::uint16_t>(isa::to_bits(x))})))
+DSV4_SCALAR(unpack_bf16, bits,
+            canonical(isa::low_bf16(isa::to_bits(x))) ^
+                (canonical(isa::high_bf16(isa::to_bits(x))) >> 16))
 DSV4_SCALAR(to_e4m3, bits, std::uint32_t{isa::to_e4m3(x)})
 DSV4_SCALAR(to_e4m3_floats, floats, std::uint32_t{isa::to_e4m3(0.01F * x)})
 DSV4_SCALAR(to_e2m1, bits, std::uint32_t{isa::to_e2m1(x)})

@@ -2,84 +2,57 @@
 // dsv4-isa-check: every operation of cuda/isa on the emulator, against recorded outputs, and, where
 // there is a GPU, on the GPU against the emulator, bit for bit.
 //   dsv4-isa-check [--recorded FILE | --record FILE] [--gpu]
-// Exit code: 0 all equal, 1 a difference, 2 bad usage, 3 --gpu and there is no GPU.
+// Exit code: 0 all equal, 1 a difference or a fault, 2 bad usage or file, 3 --gpu and no GPU.
 #include <cstring>
 #include <fmt/format.h>
-#include <fstream>
-#include <map>
+#include <stdexcept>
 
+#include "cuda/isa_check/recorded.hpp"
 #include "cuda/isa_check/suite.hpp"
 
 namespace {
 
-using dsv4::isa_check::digest;
+using dsv4::isa_check::difference;
 using dsv4::isa_check::Outcome;
-using Table = std::map<std::string, std::string>;  // "hopper/mma_bf16" -> digest
+using dsv4::isa_check::Recorded;
 
-constexpr const char* kNames[] = {"hopper", "ampere"};
-
-std::vector<Outcome> emulate(int which) {
+std::vector<Outcome> emulate(dsv4::emulator::TensorCore core) {
   dsv4::emulator::Options options;
-  options.tensor_core =
-      which == 0 ? dsv4::emulator::TensorCore::hopper : dsv4::emulator::TensorCore::ampere;
+  options.tensor_core = core;
   return dsv4::isa_check::on_emulator(options);
 }
 
-Table digests() {
-  Table table;
-  for (int which = 0; which < 2; ++which) {
-    for (const Outcome& o : emulate(which)) {
-      if (which == 1 && o.architecture >= 90) continue;
-      table[fmt::format("{}/{}", kNames[which], o.name)] = fmt::format("{:016x}", digest(o.words));
-    }
+Recorded outputs() {
+  Recorded out;
+  for (Outcome& o : emulate(dsv4::emulator::TensorCore::hopper)) {
+    out["hopper/" + o.name] = std::move(o.words);
   }
-  return table;
-}
-
-int record(const char* file) {
-  std::ofstream out(file);
-  out << "case\tdigest\n";
-  for (const auto& [name, value] : digests()) out << name << '\t' << value << '\n';
-  return out ? 0 : 2;
+  for (Outcome& o : emulate(dsv4::emulator::TensorCore::ampere)) {
+    if (o.architecture >= 90 || o.words == out["hopper/" + o.name]) continue;
+    out["ampere/" + o.name] = std::move(o.words);
+  }
+  return out;
 }
 
 int compare_with(const char* file) {
-  std::ifstream in(file);
-  std::string name, value;
-  if (!(in >> name >> value)) {
-    fmt::print(stderr, "dsv4-isa-check: {} cannot be read\n", file);
-    return 2;
-  }
-  Table recorded;
-  while (in >> name >> value) recorded[name] = value;
-  const Table now = digests();
+  const Recorded recorded = dsv4::isa_check::read(file);
+  const Recorded now = outputs();
   int differences = 0;
-  for (const auto& [n, v] : now) {
-    if (recorded.contains(n) && recorded[n] == v) continue;
+  const auto report = [&](const std::string& text) {
+    if (text.empty()) return;
     ++differences;
-    fmt::print("{}: {} recorded, {} now\n", n, recorded.contains(n) ? recorded[n] : "nothing", v);
+    fmt::print("{}\n", text);
+  };
+  for (const auto& [name, words] : now) {
+    const auto it = recorded.find(name);
+    report(it == recorded.end() ? name + ": not recorded"
+                                : difference(name, it->second, words, "recorded", "emulated"));
   }
-  for (const auto& [n, v] : recorded) {
-    if (now.contains(n)) continue;
-    ++differences;
-    fmt::print("{}: recorded, and no longer there\n", n);
+  for (const auto& [name, words] : recorded) {
+    if (!now.contains(name)) report(name + ": recorded, and no longer there");
   }
   fmt::print("emulator against {}: {} cases, {} differ\n", file, now.size(), differences);
   return differences == 0 ? 0 : 1;
-}
-
-// The first word that differs, and how many do.
-bool same(const Outcome& gpu, const Outcome& emulated) {
-  std::size_t count = 0, first = 0;
-  for (std::size_t i = gpu.words.size(); i-- > 0;) {
-    if (gpu.words[i] == emulated.words[i]) continue;
-    ++count;
-    first = i;
-  }
-  if (count == 0) return true;
-  fmt::print("{}: {} of {} words differ, the first is {}: {:08x} on the GPU, {:08x} emulated\n",
-             gpu.name, count, gpu.words.size(), first, gpu.words[first], emulated.words[first]);
-  return false;
 }
 
 int compare_with_gpu() {
@@ -88,21 +61,28 @@ int compare_with_gpu() {
     fmt::print("GPU: SKIPPED ({})\n", gpu.reason);
     return 3;
   }
-  const auto emulated = emulate(gpu.architecture >= 90 ? 0 : 1);
+  const auto emulated = emulate(gpu.architecture >= 90 ? dsv4::emulator::TensorCore::hopper
+                                                       : dsv4::emulator::TensorCore::ampere);
   const auto measured = dsv4::isa_check::on_gpu();
   int equal = 0, different = 0, skipped = 0;
   for (std::size_t i = 0; i < measured.size(); ++i) {
     if (measured[i].words.empty()) {
       ++skipped;
-    } else if (same(measured[i], emulated[i])) {
-      ++equal;
-    } else {
-      ++different;
+      continue;
     }
+    const std::string text = difference(measured[i].name, emulated[i].words, measured[i].words,
+                                        "emulated", "on the GPU");
+    if (!text.empty()) fmt::print("{}\n", text);
+    ++(text.empty() ? equal : different);
   }
   fmt::print("{} (sm_{}) against the emulator: {} equal bit for bit, {} differ, {} not available\n",
              gpu.name, gpu.architecture, equal, different, skipped);
   return different == 0 ? 0 : 1;
+}
+
+int usage() {
+  fmt::print(stderr, "usage: dsv4-isa-check [--recorded FILE | --record FILE] [--gpu]\n");
+  return 2;
 }
 
 }  // namespace
@@ -119,14 +99,18 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[i], "--record") == 0 && i + 1 < argc) {
       to_record = argv[++i];
     } else {
-      fmt::print(stderr, "usage: dsv4-isa-check [--recorded FILE | --record FILE] [--gpu]\n");
-      return 2;
+      return usage();
     }
   }
+  if (recorded == nullptr && to_record == nullptr && !gpu) return usage();
   try {
-    int code = to_record != nullptr ? record(to_record) : 0;
+    int code = 0;
+    if (to_record != nullptr) dsv4::isa_check::write(to_record, outputs());
     if (recorded != nullptr) code = compare_with(recorded);
     return gpu && code == 0 ? compare_with_gpu() : code;
+  } catch (const std::invalid_argument& e) {
+    fmt::print(stderr, "dsv4-isa-check: {}\n", e.what());
+    return 2;
   } catch (const std::exception& e) {
     fmt::print(stderr, "dsv4-isa-check: {}\n", e.what());
     return 1;

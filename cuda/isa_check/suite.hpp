@@ -19,9 +19,6 @@ struct Outcome {
 // Every case on the emulator. Throws emulator::Fault if a body breaks a rule.
 std::vector<Outcome> on_emulator(const emulator::Options& options);
 
-// FNV-1a of the words.
-std::uint64_t digest(const std::vector<std::uint32_t>& words);
-
 // The input of a case: the same words for the same name everywhere.
 std::vector<std::uint32_t> inputs(const std::string& name, int fill, int count);
 

@@ -46,6 +46,36 @@ def test_without_a_gpu_nothing_is_confirmed(tmp_path):
     assert not (tmp_path / "gpu_check.json").exists()
 
 
+def isa_check(*arguments):
+    return subprocess.run([PROGRAM.parent / "dsv4-isa-check", *map(str, arguments)], capture_output=True, text=True,
+                          check=False)
+
+
+def test_the_isa_check_locates_a_difference(tmp_path):
+    recorded = (ROOT / "cuda/isa_check/recorded.tsv").read_text(encoding="utf-8").splitlines()
+    row = next(i for i, line in enumerate(recorded) if line.startswith("hopper/mma_bf16\t64\t"))
+    name, first, words = recorded[row].split("\t")
+    recorded[row] = "\t".join([name, first, words[:24] + "0badf00d" + words[32:]])
+    file = tmp_path / "changed.tsv"
+    file.write_text("\n".join(recorded) + "\n", encoding="utf-8")
+
+    done = isa_check("--recorded", file)
+
+    assert done.returncode == 1 and " 1 differ" in done.stdout
+    assert (f"hopper/mma_bf16: 1 of 1536 words differ, the first at 67: expected 0badf00d (recorded), "
+            f"found {words[24:32]} (emulated)") in done.stdout
+
+
+def test_the_isa_check_refuses_what_it_cannot_compare(tmp_path):
+    recorded = (ROOT / "cuda/isa_check/recorded.tsv").read_text(encoding="utf-8").splitlines()
+    file = tmp_path / "short.tsv"
+    file.write_text("\n".join(recorded[:1] + recorded[2:]) + "\n", encoding="utf-8")  # the first row of a case is gone
+    assert isa_check("--recorded", file).returncode in (1, 2)
+    assert "a row is missing" in isa_check("--recorded", file).stderr
+    assert isa_check("--recorded", tmp_path / "absent.tsv").returncode == 2
+    assert isa_check().returncode == 2  # nothing was asked for
+
+
 def test_the_kernel_check_without_a_gpu_is_no_pass():
     done = subprocess.run([PROGRAM.parent / "dsv4-kernel-check", "--gpu"], capture_output=True, text=True, check=False)
     assert done.returncode == 3 and "without nvcc" in done.stderr

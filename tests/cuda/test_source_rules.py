@@ -50,3 +50,39 @@ def test_the_rule_finds_what_it_should():
         assert FORBIDDEN.search(text), text
     for text in ("out[i] = 3;", "*out = v;"):
         assert PLAIN_ACCESS.search(text), text
+
+
+# ---- the conformance suite uses every operation that a body may use --------------------------------------------------
+
+OPERATION = re.compile(r"^DSV4_DEVICE\s+(?:constexpr\s+)?[\w:]+(?:<[^>]*>)?[\s*&]+(\w+)\(", re.MULTILINE)
+# Parts of operations, which bodies do not call.
+PARTS = {"shared_address", "cluster_address", "recast", "pin_registers", "small_code"}
+HEADERS = ["scalar.hpp", "math.hpp", "convert.hpp", "device_core.hpp", "device_mma.hpp", "device_wgmma.hpp",
+           "device_hopper.hpp"]
+
+
+def operations():
+    return sorted({name for header in HEADERS for name in OPERATION.findall(code_of(ROOT / "cuda/isa" / header))} - PARTS)
+
+
+def not_in(text, names):
+    """Names that are neither called nor the last argument of a macro."""
+    return [name for name in names if not re.search(rf"\bisa::{name}\b|, {name}\)", text)]
+
+
+def test_every_operation_is_in_the_conformance_suite():
+    suite = "".join(code_of(p) for p in sorted((ROOT / "cuda/isa_check").glob("case*.hpp")))
+    assert {"fma", "sin_cos", "to_e8m0", "ld_shared", "shuffle_xor", "copy_wait", "mma_tf32", "wgmma_e4m3", "tma_store",
+            "fence_async_proxy_global", "cluster_rank", "set_max_registers_inc"} <= set(operations())
+    assert not not_in(suite, operations())
+
+
+def test_a_missing_operation_is_found():
+    assert not_in("isa::sync(); isa::sync_warp_();", ["sync", "sync_warp"]) == ["sync_warp"]
+
+
+def test_both_compilers_have_the_same_operations():
+    emulated = "".join(code_of(p) for p in (ROOT / "cuda/isa").glob("emulated_*.hpp"))
+    device = {name for header in HEADERS if header.startswith("device_")
+              for name in OPERATION.findall(code_of(ROOT / "cuda/isa" / header))} - PARTS
+    assert [name for name in sorted(device) if not re.search(rf"\b{name}\(", emulated)] == []
