@@ -2,7 +2,7 @@
 // Every operation that a kernel body may use. Under nvcc each is one instruction, inlined; under
 // g++ each is one step of the emulated GPU (cuda/emulator), which checks what hardware leaves
 // undefined. Bodies use nothing else: no inline PTX, no threadIdx, no shuffles of CUDA's own, no
-// __shared__ (tests/cuda/source_rules_test.py).
+// __shared__ (tests/cuda/test_source_rules.py).
 //
 // clang-format off
 //   indices     thread() lane() warp() threads() block_x() block_y() grid_x()
@@ -15,6 +15,10 @@
 //   Hopper      mbarrier_* tma_* wgmma_* set_max_registers_* cluster_* ld_cluster st_cluster fence_*
 //   scalars     scalar.hpp math.hpp convert.hpp
 // clang-format on
+//
+// Conversions between number formats are no instructions but integer code: cvt knows E4M3 from
+// sm_89 and E2M1 from sm_100 on alone, and turns every NaN into 0x7fff in BF16. So their bits are
+// those of core/dtype, on every architecture.
 #pragma once
 
 #include "cuda/isa/convert.hpp"

@@ -52,6 +52,9 @@ TEST(IsaMath, ExpIsWithinTwoUlps) {
   });
 
   EXPECT_LE(worst, 2.0);
+  EXPECT_EQ(isa::exp_(0), 1);
+  EXPECT_EQ(isa::exp_(-0x1.fffffep126F), 0);
+  EXPECT_TRUE(std::isnan(isa::exp_(-INFINITY))) << "outside of its domain, as math.hpp says";
 }
 
 TEST(IsaMath, Log2IsWithinTwoUlps) {
