@@ -111,6 +111,7 @@ void copy_async_bytes(void* to, const void* from, std::uint32_t bytes, bool vali
   Machine& m = Machine::current();
   if (valid) m.begin_read(source(m, from, bytes, at), true, kCopy, at);
   m.begin_write(m.shared_extent(m.block(), to, bytes, kCopy, at), true, kCopy, at);
+  m.note_banks(to, bytes, kCopy, at);
   const emulator::Copy copy{static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes,
                             valid, at};
   if (m.options().copies == emulator::Copies::early) land(copy);

@@ -55,6 +55,7 @@ Report Machine::run(const std::function<void()>& kernel) {
     threads_.clear();
   }
   machine = outer;
+  report_.turns = banks_.turns();
   return std::move(report_);
 }
 

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/emulator/banks.hpp"
 #include "cuda/emulator/fiber.hpp"
 #include "cuda/emulator/memory.hpp"
 #include "cuda/emulator/options.hpp"
@@ -190,6 +191,7 @@ class Machine {
   // ---- memory. Each checks bounds and alignment, which end the kernel, and order, which does not.
   void touch_shared(const void* p, std::size_t bytes, Touch kind, const char* operation,
                     const Where& at);
+  void note_banks(const void* p, std::size_t bytes, const char* operation, const Where& at);
   void touch_remote(const Block& owner, const void* p, std::size_t bytes, Touch kind,
                     const char* operation, const Where& at);
   void touch_global(const void* p, std::size_t bytes, Touch kind, const char* operation,
@@ -260,6 +262,7 @@ class Machine {
   Options options_;
   GlobalMemory& memory_;
   Report report_;
+  Banks banks_;
   std::vector<std::unique_ptr<Block>> blocks_;  // of the running cluster
   std::vector<std::unique_ptr<Thread>> threads_;
   Barrier cluster_barrier_;

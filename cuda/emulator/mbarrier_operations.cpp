@@ -72,23 +72,20 @@ TensorShape shape_of(const TensorMap& map) {
   return shape;
 }
 
-// Copies a box row by row, in pieces of 16 bytes: visit(offset in shared memory, address or null,
-// bytes), null outside of the tensor.
+// The elements of a box: visit(offset in shared memory, address or null, bytes), null outside of
+// the tensor.
 template <class F>
 void each_piece(const TensorShape& s, int x, int y, F&& visit) {
   const int row = s.box_width * s.element_bytes;
+  const auto* base = static_cast<const std::byte*>(s.base);
   for (int r = 0; r < s.box_height; ++r) {
-    for (int c = 0; c < row; c += 16) {
-      const int chunk = s.swizzle == Swizzle::bytes128 ? swizzle128(r, c / 16) : c / 16;
-      for (int b = 0; b < 16; b += s.element_bytes) {
-        const int column = x + (c + b) / s.element_bytes;
-        const bool inside = y + r >= 0 && y + r < s.height && column >= 0 && column < s.width;
-        const auto* base = static_cast<const std::byte*>(s.base);
-        const std::byte* from = inside ? base + std::ptrdiff_t{y + r} * s.row_bytes +
-                                             std::ptrdiff_t{column} * s.element_bytes
-                                       : nullptr;
-        visit(r * row + chunk * 16 + b, from, s.element_bytes);
-      }
+    for (int b = 0; b < row; b += s.element_bytes) {
+      const int column = x + b / s.element_bytes;
+      const bool inside = y + r >= 0 && y + r < s.height && column >= 0 && column < s.width;
+      const std::byte* from = inside ? base + std::ptrdiff_t{y + r} * s.row_bytes +
+                                           std::ptrdiff_t{column} * s.element_bytes
+                                     : nullptr;
+      visit(tma_place(r, b, row, s.swizzle == Swizzle::bytes128), from, s.element_bytes);
     }
   }
 }

@@ -36,7 +36,8 @@ struct Options {
   Schedule schedule = Schedule::round_robin;
   Copies copies = Copies::late;
   TensorCore tensor_core = TensorCore::hopper;
-  std::uint64_t seed = 1;  // of the shuffled schedule
+  std::uint64_t seed = 1;    // of the shuffled schedule
+  bool count_banks = false;  // Report::turns; slow
 };
 
 }  // namespace dsv4::emulator

@@ -171,6 +171,13 @@ void Machine::touch_remote(const Block& owner, const void* p, std::size_t bytes,
 void Machine::touch_shared(const void* p, std::size_t bytes, Touch kind, const char* operation,
                            const Where& at) {
   touch_remote(block(), p, bytes, kind, operation, at);
+  note_banks(p, bytes, operation, at);
+}
+
+void Machine::note_banks(const void* p, std::size_t bytes, const char* operation, const Where& at) {
+  if (!options_.count_banks) return;
+  const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(p) - block().shared);
+  banks_.note(block().rank, self().in_block, offset, bytes, operation, at);
 }
 
 void Machine::check_global(const void* p, std::size_t bytes, std::size_t alignment, bool write,

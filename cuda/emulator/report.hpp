@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <source_location>
 #include <stdexcept>
 #include <string>
@@ -35,6 +36,9 @@ struct Report {
   std::int64_t found = 0;         // all
   std::int64_t mma = 0;           // multiply-adds of tensor cores
   std::int64_t switches = 0;      // of fibers
+  // By line that touches shared memory: how often the worst part of a warp must go, 1 without bank
+  // conflicts. Only where Options ask for it.
+  std::map<std::string, int> turns;
 
   static constexpr std::size_t kMostFindings = 16;
 

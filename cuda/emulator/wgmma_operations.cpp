@@ -18,27 +18,24 @@ using emulator::Part;
 using emulator::Warpgroup;
 
 struct Layout {
-  std::size_t start, leading, stride;  // bytes, from the start of shared memory
+  int start, leading, stride;  // bytes, from the start of shared memory
   bool swizzled;
 };
 
 Layout layout_of(Descriptor d) {
-  return {(d & 0x3FFF) << 4, (d >> 16 & 0x3FFF) << 4, (d >> 32 & 0x3FFF) << 4, d >> 62 == 1};
+  const auto bytes = [d](int at) { return static_cast<int>(d >> at & 0x3FFF) << 4; };
+  return {bytes(0), bytes(16), bytes(32), d >> 62 == 1};
 }
 
-// The address of 16 bytes: chunk c (along k) of row r.
-std::size_t chunk_at(const Layout& l, int r, int c) {
-  const auto row = static_cast<std::size_t>(r);
-  const auto chunk = static_cast<std::size_t>(c);
-  if (!l.swizzled) return l.start + row / 8 * l.stride + chunk * l.leading + row % 8 * 16;
-  const std::size_t plain = l.start + row / 8 * l.stride + row % 8 * 128 + chunk * 16;
-  return plain ^ (plain >> 7 & 7) << 4;  // the pattern belongs to the address, not to the tile
+std::byte* chunk_at(const Layout& l, int r, int c) {
+  return Machine::current().block().shared +
+         wgmma_place(l.start, l.leading, l.stride, l.swizzled, r, c);
 }
 
 template <class F>
 void each_chunk(const Layout& l, int rows, F&& f) {
   for (int r = 0; r < rows; ++r) {
-    for (int c = 0; c < 2; ++c) f(Machine::current().block().shared + chunk_at(l, r, c));
+    for (int c = 0; c < 2; ++c) f(chunk_at(l, r, c));
   }
 }
 
@@ -46,7 +43,7 @@ void each_chunk(const Layout& l, int rows, F&& f) {
 void read_row(const Layout& l, int r, Operand format, Part* out) {
   const int bytes = format == Operand::bf16 ? 2 : 1;
   for (int c = 0; c < 2; ++c) {
-    const std::byte* from = Machine::current().block().shared + chunk_at(l, r, c);
+    const std::byte* from = chunk_at(l, r, c);
     for (int i = 0; i < 16 / bytes; ++i) {
       std::uint32_t u = 0;
       std::memcpy(&u, from + i * bytes, static_cast<std::size_t>(bytes));

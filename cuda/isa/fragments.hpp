@@ -39,4 +39,20 @@ DSV4_BOTH constexpr Place wgmma_d(int thread, int reg) {
 // read one chunk each of eight consecutive rows touch all 32 banks.
 DSV4_BOTH constexpr int swizzle128(int r, int c) { return c ^ (r & 7); }
 
+// Where byte `b` of row `r` of a tile lies that TMA copies; with the swizzle rows have 128 bytes.
+DSV4_BOTH constexpr int tma_place(int r, int b, int row_bytes, bool swizzled) {
+  const int chunk = swizzled ? swizzle128(r, b / 16) : b / 16;
+  return r * row_bytes + chunk * 16 + b % 16;
+}
+
+// Where the 16 bytes lie that a wgmma takes as chunk `c` (along k) of row `r` of an operand, in the
+// same bytes as the descriptor's start. The pattern of the swizzle belongs to the address, so that
+// the start may lie within a row.
+DSV4_BOTH constexpr int wgmma_place(int start, int leading, int stride, bool swizzled, int r,
+                                    int c) {
+  if (!swizzled) return start + r / 8 * stride + c * leading + r % 8 * 16;
+  const int plain = start + r / 8 * stride + r % 8 * 128 + c * 16;
+  return plain ^ (plain >> 7 & 7) << 4;
+}
+
 }  // namespace dsv4::isa
