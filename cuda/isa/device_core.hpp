@@ -17,6 +17,13 @@ DSV4_DEVICE int block_x() { return static_cast<int>(blockIdx.x); }
 DSV4_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
 DSV4_DEVICE int grid_x() { return static_cast<int>(gridDim.x); }
 
+// The same word, of which the compiler knows nothing: what is made of it is made again where it is
+// needed, and does not stay in a register until then.
+DSV4_DEVICE std::uint32_t opaque(std::uint32_t v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
 // ---- shared memory --------------------------------------------------------------------------
 
 template <class T>
@@ -111,8 +118,10 @@ DSV4_DEVICE T ld_global(const T* p) {
 }
 // Read once, by nobody else: not kept in L1.
 template <class T>
-DSV4_DEVICE T ld_stream(const T* p) {
-  DSV4_LOAD(T, "ld.global.L1::no_allocate", p, "l")
+DSV4_DEVICE T ld_stream(const T* p){DSV4_LOAD(T, "ld.global.L1::no_allocate", p, "l")}
+// Into L2, for a load to come; no register waits for it.
+DSV4_DEVICE void prefetch(const void* p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p) : "memory");
 }
 template <class T>
 DSV4_DEVICE void st_global(T* p, typename Same<T>::Type value) {

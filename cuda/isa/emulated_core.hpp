@@ -27,6 +27,8 @@ inline int grid_x() { return static_cast<int>(Machine::current().shape().grid.x)
 
 // ---- shared memory --------------------------------------------------------------------------
 
+inline std::uint32_t opaque(std::uint32_t v) { return v; }
+
 template <class T>
 T* dynamic_shared() {
   return reinterpret_cast<T*>(Machine::current().block().shared);
@@ -68,6 +70,8 @@ template <class T>
 T ld_stream(const T* p, Where at = Where::current()) {
   return ld_global(p, at);
 }
+// Reads nothing: an address outside of any buffer is no fault.
+inline void prefetch(const void* /*p*/) {}
 template <class T>
 void st_global(T* p, std::type_identity_t<T> v, Where at = Where::current()) {
   Machine::current().touch_global(p, sizeof(T), Touch::write, "st.global", at);

@@ -7,7 +7,8 @@
 // clang-format off
 //   indices     thread() lane() warp() threads() block_x() block_y() grid_x()
 //   shared      dynamic_shared<T>() static_shared<T, id>() ld_shared st_shared atomic_add_shared
-//   global      ld_global ld_stream (read once) st_global st_stream; atomic_add atomic_max: integers
+//   global      ld_global ld_stream (read once) prefetch st_global st_stream
+//               atomic_add atomic_max: integers
 //   barriers    sync sync_warp barrier_sync<n> barrier_arrive<n>
 //   warp        shuffle shuffle_xor shuffle_down ballot any all
 //   copies      copy_async copy_commit copy_wait<n>

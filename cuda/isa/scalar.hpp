@@ -37,6 +37,8 @@ DSV4_DEVICE float abs(float x) { return from_bits(to_bits(x) & 0x7FFFFFFFU); }
 // The first operand unless the second is greater; so a NaN in b is ignored.
 DSV4_DEVICE float max(float a, float b) { return b > a ? b : a; }
 DSV4_DEVICE float min(float a, float b) { return b < a ? b : a; }
+DSV4_DEVICE int max(int a, int b) { return b > a ? b : a; }
+DSV4_DEVICE int min(int a, int b) { return b < a ? b : a; }
 DSV4_DEVICE float infinity() { return from_bits(0x7F800000U); }
 
 // 2^n, -126 <= n <= 127.

@@ -191,7 +191,9 @@ std::vector<KernelCase> all() {
   c.push_back(mhc(6, 64, 2, 20, true, true));
   c.push_back(mhc(4, 160, 3, 0, true, false));
   c.push_back(mhc(4, 160, 3, 3, false, true));  // not converged: each round shows
+  c.push_back(mhc(4, 64, 40, 20, true, true));  // more groups of tokens than clusters
   c.push_back(mhc(4, 4096, 1, 20, true, true));
+  c.back().slow = true;
   for (const int start : {0, 131071}) {
     c.push_back(attention(160, 32, 3, 3, start));
     c.push_back(attention(512, 64, 9, 2, start));

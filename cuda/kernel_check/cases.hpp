@@ -15,6 +15,7 @@ namespace dsv4::kernel_check {
 struct KernelCase {
   std::string name;  // "mhc/d512"
   std::function<stages::Bytes(stages::Stages&)> run;
+  bool slow = false;  // seconds on the emulator: not for every seed
 };
 const std::vector<KernelCase>& cases();
 

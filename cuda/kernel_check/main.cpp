@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fmt/format.h>
+#include <functional>
 
 #include "core/error.hpp"
 #include "cuda/kernel_check/cases.hpp"
@@ -14,11 +15,23 @@ namespace {
 
 using namespace dsv4;
 
+using Device = std::function<std::unique_ptr<stages::Stages>(int repeat)>;
+
+// Another schedule, other copies and another seed each time.
+Device emulated(emulator::TensorCore tensor_core) {
+  return [=](int repeat) {
+    const auto i = static_cast<std::size_t>(repeat);
+    return stages::on_emulator({emulator::kSchedules[i % emulator::kSchedules.size()],
+                                i / 4 % 2 == 0 ? emulator::Copies::late : emulator::Copies::early,
+                                tensor_core, i + 1});
+  };
+}
+
 // The same bits as `expected`, `repeats` times.
-bool equal(const kernel_check::KernelCase& c, stages::Stages& device, const stages::Bytes& expected,
+bool equal(const kernel_check::KernelCase& c, const Device& device, const stages::Bytes& expected,
            int repeats) {
   for (int i = 0; i < repeats; ++i) {
-    const stages::Bytes bytes = c.run(device);
+    const stages::Bytes bytes = c.run(*device(i));
     if (bytes == expected) continue;
     std::size_t at = 0;
     while (at < bytes.size() && at < expected.size() && bytes[at] == expected[at]) ++at;
@@ -30,15 +43,18 @@ bool equal(const kernel_check::KernelCase& c, stages::Stages& device, const stag
 }
 
 int check(bool gpu, int repeats, const char* only) {
-  const auto emulated = stages::on_emulator();
-  const auto device = gpu ? stages::on_gpu() : stages::on_emulator({emulator::Schedule::shuffled});
+  // A GPU is compared with the emulation of its own tensor cores.
+  const std::string name = gpu ? stages::on_gpu()->device() : "emulated";
+  const auto tensor_core = gpu ? stages::on_gpu()->tensor_core() : emulator::TensorCore::hopper;
+  const Device model = emulated(tensor_core);
+  const Device device = gpu ? Device([](int) { return stages::on_gpu(); }) : model;
   int same = 0, different = 0;
   for (const auto& c : kernel_check::cases()) {
     if (c.name.find(only) == std::string::npos) continue;
-    ++(equal(c, *device, c.run(*emulated), repeats) ? same : different);
+    ++(equal(c, device, c.run(*model(0)), repeats) ? same : different);
   }
   fmt::print("{} against the emulator, {} times each: {} kernels equal bit for bit, {} differ\n",
-             device->device(), repeats, same, different);
+             name, repeats, same, different);
   return different == 0 && same > 0 ? 0 : 1;
 }
 

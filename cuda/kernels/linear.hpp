@@ -50,6 +50,14 @@ DSV4_DEVICE std::uint32_t x_pair(const LinearArgs& a, int row, int column) {
   return isa::ld_global(reinterpret_cast<const std::uint32_t*>(a.x + row * a.x_stride + column));
 }
 
+// W is on its way into L2 before it is loaded: one load of 16 bytes a thread would not keep memory
+// busy.
+template <class Weight>
+DSV4_DEVICE void prefetch_words(const LinearArgs& a, int row, int column) {
+  if (column >= a.k) return;
+  isa::prefetch(a.w + row * (a.k * Weight::bytes / 16) + column * Weight::bytes / 16);
+}
+
 // d += x W^T over 64 columns, of which this lane has 16, from `column` on: those of W's row `row`,
 // which it loads, and those of two rows of x, eight words each.
 template <class Weight>
@@ -100,6 +108,7 @@ DSV4_DEVICE void linear(const LinearArgs& a) {
   float d[4] = {};
   for (int k = isa::warp() * 64; k < a.k; k += kLinearWarps * 64) {
     const int column = k + isa::lane() % 4 * 16;
+    prefetch_words<Weight>(a, row, column + 4 * kLinearWarps * 64);
     std::uint32_t low[8];
     std::uint32_t high[8];
     DSV4_UNROLL

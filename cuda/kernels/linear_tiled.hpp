@@ -55,6 +55,7 @@ DSV4_DEVICE void linear_tiled(const LinearArgs& a) {
     isa::sync();          // … and everybody else's
     std::uint32_t low[8];
     std::uint32_t high[8];
+    prefetch_words<Weight>(a, first + group, k + 4 * 64 + isa::lane() % 4 * 16);
     read_row(tile, buffer, group, low);
     read_row(tile, buffer, group + 8, high);
     multiply_words<Weight>(a, first + group, k + isa::lane() % 4 * 16, low, high, d);

@@ -5,8 +5,8 @@
 //
 // Naive: six launches, each reading or writing the n*d row. Here: a block per token; the new row
 // stays in shared memory, the (2+n)n dot products and the sum of squares are made while it is
-// written, and the n x n matrix of Sinkhorn lives in one thread's registers. Bound by memory: 20 d
-// bytes a token (n = 4).
+// written, and the n x n matrix of Sinkhorn lives in registers, a row a lane. Bound by memory: 20 d
+// bytes a token (n = 4); but every block reads fn from L2: mhc_cluster.hpp does not.
 #pragma once
 
 #include "cuda/kernels/reduce.hpp"
@@ -29,48 +29,41 @@ struct MhcArgs {
   float* next_post;    // [s, n]
   float* next_comb;    // [s, n, n]
   isa::Bf16* x;        // [s, d]
-  int d;
+  int d, tokens;
   int iterations;
   float norm_eps, hc_eps;
 };
 
-// c = softmax(row) + eps, columns, then (iterations - 1) x (rows, columns).
+// c = softmax(row) + eps, columns, then (iterations - 1) x (rows, columns). Lane k of the warp
+// holds row k in registers; what the lanes behind the last row hold is not used.
 template <int kN>
-DSV4_DEVICE void sinkhorn(float (&c)[kN][kN], int iterations, float eps) {
+DSV4_DEVICE void sinkhorn(float (&row)[kN], int iterations, float eps) {
+  float m = row[0];
   DSV4_UNROLL
-  for (int i = 0; i < kN; ++i) {
-    float m = c[i][0];
-    DSV4_UNROLL
-    for (int j = 1; j < kN; ++j) m = isa::max(m, c[i][j]);
-    float sum = 0;
-    DSV4_UNROLL
-    for (int j = 0; j < kN; ++j) {
-      c[i][j] = isa::exp_(isa::sub(c[i][j], m));
-      sum = isa::add(sum, c[i][j]);
-    }
-    DSV4_UNROLL
-    for (int j = 0; j < kN; ++j) c[i][j] = isa::add(isa::div(c[i][j], sum), eps);
+  for (int k = 1; k < kN; ++k) m = isa::max(m, row[k]);
+  float sum = 0;
+  DSV4_UNROLL
+  for (int k = 0; k < kN; ++k) {
+    row[k] = isa::exp_(isa::sub(row[k], m));
+    sum = isa::add(sum, row[k]);
   }
+  DSV4_UNROLL
+  for (int k = 0; k < kN; ++k) row[k] = isa::add(isa::div(row[k], sum), eps);
   for (int t = 0; t < iterations; ++t) {
     if (t > 0) {
+      float whole = 0;
       DSV4_UNROLL
-      for (int i = 0; i < kN; ++i) {
-        float sum = 0;
-        DSV4_UNROLL
-        for (int j = 0; j < kN; ++j) sum = isa::add(sum, c[i][j]);
-        sum = isa::add(sum, eps);
-        DSV4_UNROLL
-        for (int j = 0; j < kN; ++j) c[i][j] = isa::div(c[i][j], sum);
-      }
+      for (int k = 0; k < kN; ++k) whole = isa::add(whole, row[k]);
+      whole = isa::add(whole, eps);
+      DSV4_UNROLL
+      for (int k = 0; k < kN; ++k) row[k] = isa::div(row[k], whole);
     }
     DSV4_UNROLL
-    for (int j = 0; j < kN; ++j) {
-      float sum = 0;
+    for (int k = 0; k < kN; ++k) {
+      float column = 0;
       DSV4_UNROLL
-      for (int i = 0; i < kN; ++i) sum = isa::add(sum, c[i][j]);
-      sum = isa::add(sum, eps);
-      DSV4_UNROLL
-      for (int i = 0; i < kN; ++i) c[i][j] = isa::div(c[i][j], sum);
+      for (int i = 0; i < kN; ++i) column = isa::add(column, isa::shuffle(row[k], i));
+      row[k] = isa::div(row[k], isa::add(column, eps));
     }
   }
 }
@@ -104,32 +97,26 @@ DSV4_DEVICE void mhc_column(const MhcArgs& a, int token, int j, isa::Bf16* row, 
   for (int k = 0; k < kN; ++k) isa::st_shared(row + k * a.d + j, isa::to_bf16(x[k]));
 }
 
-// From the mixes to pre, post and comb: one thread.
+// From the mixes to pre, post and comb: one warp, lane k for stream k.
 template <int kN>
 DSV4_DEVICE void mhc_weights(const MhcArgs& a, int token, const float* mixes, float* pre) {
+  const int k = isa::min(isa::lane(), kN - 1);
   const auto logit = [&](int i, int part) {
     return isa::fma(isa::ld_shared(mixes + i), isa::ld_global(a.scale + part),
                     isa::ld_global(a.base + i));
   };
+  const float p = isa::add(isa::sigmoid(logit(k, 0)), a.hc_eps);
+  const float post = isa::mul(2.0F, isa::sigmoid(logit(kN + k, 1)));
+  float row[kN];
   DSV4_UNROLL
-  for (int k = 0; k < kN; ++k) {
-    const float p = isa::add(isa::sigmoid(logit(k, 0)), a.hc_eps);
-    isa::st_shared(pre + k, p);
-    isa::st_global(a.pre + token * kN + k, p);
-    isa::st_global(a.next_post + token * kN + k, isa::mul(2.0F, isa::sigmoid(logit(kN + k, 1))));
-  }
-  float c[kN][kN];
+  for (int j = 0; j < kN; ++j) row[j] = logit(2 * kN + k * kN + j, 2);
+  sinkhorn<kN>(row, a.iterations, a.hc_eps);
+  if (isa::lane() >= kN) return;
+  isa::st_shared(pre + k, p);
+  isa::st_global(a.pre + token * kN + k, p);
+  isa::st_global(a.next_post + token * kN + k, post);
   DSV4_UNROLL
-  for (int i = 0; i < kN; ++i) {
-    DSV4_UNROLL
-    for (int j = 0; j < kN; ++j) c[i][j] = logit(2 * kN + i * kN + j, 2);
-  }
-  sinkhorn<kN>(c, a.iterations, a.hc_eps);
-  DSV4_UNROLL
-  for (int i = 0; i < kN; ++i) {
-    DSV4_UNROLL
-    for (int j = 0; j < kN; ++j) isa::st_global(a.next_comb + (token * kN + i) * kN + j, c[i][j]);
-  }
+  for (int j = 0; j < kN; ++j) isa::st_global(a.next_comb + (token * kN + k) * kN + j, row[j]);
 }
 
 template <int kN>
@@ -172,7 +159,7 @@ DSV4_DEVICE void mhc(const MhcArgs& a) {
       isa::st_global(a.mixes + token * kMixes + m, mix);
     }
     isa::sync_warp();
-    if (isa::lane() == 0) mhc_weights<kN>(a, token, shared.mixes, shared.pre);
+    mhc_weights<kN>(a, token, shared.mixes, shared.pre);
   }
   isa::sync();
   for (int j = isa::thread(); j < a.d; j += isa::threads()) {

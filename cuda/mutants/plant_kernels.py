@@ -17,7 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "conformanc
 from plant import Plant, PlantError, literal, nested, place, render, write  # noqa: E402
 
 CAUGHT = {"race", "barrier", "bounds", "value"}
-STAGES = ["run.hpp", "run_attention.hpp", "stages_of.hpp", "on_emulator.cpp"]
+STAGES = ["launchers.hpp", "run.hpp", "run_attention.hpp", "stages_of.hpp", "on_emulator.cpp"]
 SWITCHES = """// SPDX-License-Identifier: Apache-2.0
 // Generated. Which mutant of kernels.toml is thrown.
 #pragma once
@@ -62,7 +62,7 @@ def sources(root):
 
 def renamed(text):
     text = re.sub(r'#include "cuda/kernels/', '#include "planted/cuda/kernels/', text)
-    text = re.sub(r'#include "cuda/stages/(run|run_attention|stages_of)\.hpp"', r'#include "planted/cuda/stages/\1.hpp"', text)
+    text = re.sub(r'#include "cuda/stages/(launchers|run|run_attention|stages_of)\.hpp"', r'#include "planted/cuda/stages/\1.hpp"', text)
     text = text.replace("namespace dsv4::kernels", "namespace dsv4::planted_kernels")
     text = text.replace("std::unique_ptr<Stages> on_emulator(", "std::unique_ptr<Stages> on_planted_emulator(")
     return re.sub(r"\bkernels::", "planted_kernels::", text)

@@ -3,7 +3,10 @@
 //   in(name, values)            a copy that kernels read; null where there are none
 //   constant, aligned           the same for other types and for bytes
 //   out_floats(name, count)     memory that kernels write; out_bf16, out_bytes, out_integers
-//   launch(shape, body)         runs DSV4_BODY { … } once per thread
+//   launch<n, r>(shape, body)   runs DSV4_BODY { … } once per thread, n a block at most
+//   launch_cluster<n, r>        the same for bodies that use clusters
+//   clusters()                  blocks can form clusters: sm_90 and later
+//   processors()                blocks that run at the same time, at least
 //   take(pointer, count)        what was written
 #pragma once
 

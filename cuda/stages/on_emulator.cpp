@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <vector>
 
 #include "cuda/emulator/machine.hpp"
@@ -38,9 +39,19 @@ class EmulatedGpu {
   isa::Bf16* out_bf16(const char* name, std::size_t count) {
     return reinterpret_cast<isa::Bf16*>(out<std::uint16_t>(name, count));
   }
-  template <class Kernel>
+  // Ampere has none. Few processors, so that small inputs take more than one turn of a loop too.
+  emulator::TensorCore tensor_core() const { return options_.tensor_core; }
+  bool clusters() const { return options_.tensor_core != emulator::TensorCore::ampere; }
+  int processors() const { return 32; }
+  template <unsigned kThreads, unsigned kResident, class Kernel>
   void launch(const emulator::Shape& shape, Kernel&& kernel) {
+    if (shape.threads > kThreads)
+      throw std::logic_error("more threads than the kernel is made for");
     if (shape.grid.count() > 0) emulator::launch(shape, options_, memory_, kernel);
+  }
+  template <unsigned kThreads, unsigned kResident, class Kernel>
+  void launch_cluster(const emulator::Shape& shape, Kernel&& kernel) {
+    launch<kThreads, kResident>(shape, kernel);
   }
   Bf16s take(const isa::Bf16* p, std::size_t count) const {
     return take(reinterpret_cast<const std::uint16_t*>(p), count);

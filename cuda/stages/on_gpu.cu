@@ -4,21 +4,13 @@
 #include <stdexcept>
 
 #include "core/error.hpp"
+#include "cuda/stages/launch_on_gpu.cuh"
 #include "cuda/stages/stages_of.hpp"
 
 namespace dsv4::stages {
-namespace on_gpu_detail {
+namespace {
 
-inline void check(cudaError_t e) {
-  if (e != cudaSuccess) throw std::runtime_error(cudaGetErrorString(e));
-}
-
-template <class Body>
-__global__ void __launch_bounds__(256) run_body(const Body body) {
-  body();
-}
-
-class DeviceGpu {
+class DeviceGpu : public StreamGpu {
  public:
   struct Options {};
   explicit DeviceGpu(const Options&) {}
@@ -26,6 +18,11 @@ class DeviceGpu {
   DeviceGpu& operator=(const DeviceGpu&) = delete;
   ~DeviceGpu() {
     for (void* p : allocations_) cudaFree(p);
+  }
+
+  // Later ones than Hopper have not been modelled: a difference will say so.
+  emulator::TensorCore tensor_core() const {
+    return clusters() ? emulator::TensorCore::hopper : emulator::TensorCore::ampere;
   }
 
   const isa::Bf16* in(const char* name, const Bf16s& v) {
@@ -49,23 +46,13 @@ class DeviceGpu {
   isa::Bf16* out_bf16(const char* name, std::size_t count) {
     return reinterpret_cast<isa::Bf16*>(out<std::uint16_t>(name, count));
   }
-  template <class Body>
-  void launch(const emulator::Shape& shape, const Body& body) {
-    if (shape.grid.count() == 0) return;
-    const dim3 grid(shape.grid.x, shape.grid.y, shape.grid.z);
-    check(cudaFuncSetAttribute(run_body<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shape.shared)));
-    run_body<Body><<<grid, shape.threads, shape.shared>>>(body);
-    check(cudaGetLastError());
-    check(cudaDeviceSynchronize());
-  }
   Bf16s take(const isa::Bf16* p, std::size_t count) const {
     return take(reinterpret_cast<const std::uint16_t*>(p), count);
   }
   template <class T>
   std::vector<T> take(const T* p, std::size_t count) const {
     std::vector<T> values(p == nullptr ? 0 : count);
-    if (p != nullptr)
+    if (p != nullptr)  // the copy waits for the kernel, and returns what went wrong in it
       check(cudaMemcpy(values.data(), p, count * sizeof(T), cudaMemcpyDeviceToHost));
     return values;
   }
@@ -89,7 +76,7 @@ class DeviceGpu {
   std::vector<void*> allocations_;
 };
 
-}  // namespace on_gpu_detail
+}  // namespace
 
 std::unique_ptr<Stages> on_gpu() {
   int count = 0;
@@ -100,11 +87,10 @@ std::unique_ptr<Stages> on_gpu() {
                      "use --backend emulated: the same kernels on an emulated GPU");
   }
   cudaDeviceProp properties{};
-  on_gpu_detail::check(cudaGetDeviceProperties(&properties, 0));
+  check(cudaGetDeviceProperties(&properties, 0));
   const std::string name = std::string(properties.name) + ", sm_" +
                            std::to_string(properties.major * 10 + properties.minor);
-  return std::make_unique<StagesOf<on_gpu_detail::DeviceGpu>>(name,
-                                                              on_gpu_detail::DeviceGpu::Options{});
+  return std::make_unique<StagesOf<DeviceGpu>>(name, DeviceGpu::Options{});
 }
 
 }  // namespace dsv4::stages

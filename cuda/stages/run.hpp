@@ -6,18 +6,10 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "cuda/kernels/gate.hpp"
-#include "cuda/kernels/hadamard.hpp"
-#include "cuda/kernels/linear_tiled.hpp"
-#include "cuda/kernels/mhc.hpp"
-#include "cuda/kernels/quantize.hpp"
-#include "cuda/kernels/rms_norm.hpp"
-#include "cuda/stages/launch.hpp"
+#include "cuda/stages/launchers.hpp"
 #include "cuda/stages/stages.hpp"
 
 namespace dsv4::stages {
-
-inline constexpr unsigned kThreads = 128;
 
 template <class Format, int kBlock, class Gpu>
 Quantized quantize_as(Gpu& gpu, const Bf16s& x, int rows, int columns) {
@@ -25,9 +17,7 @@ Quantized quantize_as(Gpu& gpu, const Bf16s& x, int rows, int columns) {
   const std::size_t scales = size(rows, columns / kBlock);
   kernels::QuantizeArgs a{gpu.in("x", x), gpu.out_bytes("codes", codes),
                           gpu.out_bytes("scales", scales), rows, columns};
-  gpu.launch(
-      {{blocks(rows * (columns / kBlock), 4)}, kThreads},
-      DSV4_BODY { kernels::quantize<Format, kBlock>(a); });
+  launch_quantize<Format, kBlock>(gpu, a);
   return {gpu.take(a.codes, codes), gpu.take(a.scales, scales)};
 }
 
@@ -51,11 +41,11 @@ MhcOutput mhc_of(Gpu& gpu, const MhcInput& in) {
   a.next_comb = gpu.out_floats("next comb", if_pre(size(s, kN, kN)));
   a.x = gpu.out_bf16("x", if_pre(size(s, in.d)));
   a.d = in.d;
+  a.tokens = s;
   a.iterations = in.iterations;
   a.norm_eps = in.norm_eps;
   a.hc_eps = in.hc_eps;
-  gpu.launch(
-      {{count(s)}, kThreads, size(kN, in.d, 2)}, DSV4_BODY { kernels::mhc<kN>(a); });
+  launch_mhc<kN>(gpu, a);
   return {gpu.take(a.out, in.streams.size()), gpu.take(a.x, size(s, in.d)),
           gpu.take(a.mixes, size(s, mixes)),  gpu.take(a.pre, size(s, kN)),
           gpu.take(a.next_post, size(s, kN)), gpu.take(a.next_comb, size(s, kN, kN))};
@@ -66,16 +56,7 @@ void linear_slice(Gpu& gpu, kernels::LinearArgs a, int first, int m) {
   a.x += size(first, a.x_stride);
   a.y_bf16 += size(first, a.y_stride);
   a.m = std::min(16, m - first);
-  constexpr unsigned kBlock = 32 * kernels::kLinearWarps;
-  // From 4 rows on x costs more than W where each block reads all of it.
-  if (a.m > 4 && a.n % kernels::kTileOutputs == 0) {
-    gpu.launch(
-        {{blocks(a.n, kernels::kTileOutputs)}, kBlock},
-        DSV4_BODY { kernels::linear_tiled<Format>(a); });
-  } else {
-    gpu.launch(
-        {{blocks(a.n, 8)}, kBlock}, DSV4_BODY { kernels::linear<Format>(a); });
-  }
+  launch_linear<Format>(gpu, a);
 }
 
 template <class Gpu>
@@ -95,8 +76,7 @@ template <class Gpu>
 Bf16s rms_norm(Gpu& gpu, const Bf16s& x, int rows, const Floats& weight, float eps) {
   const kernels::RmsNormArgs a{gpu.in("x", x), gpu.constant("weight", weight),
                                gpu.out_bf16("out", x.size()), static_cast<int>(weight.size()), eps};
-  gpu.launch(
-      {{count(rows)}, kThreads}, DSV4_BODY { kernels::rms_norm(a); });
+  launch_rms_norm(gpu, a, rows);
   return gpu.take(a.out, x.size());
 }
 
@@ -104,11 +84,11 @@ template <class Gpu>
 Bf16s hadamard(Gpu& gpu, const Bf16s& x, int rows, int n) {
   const kernels::HadamardArgs a{gpu.in("x", x), gpu.out_bf16("out", x.size()), rows,
                                 1.0F / std::sqrt(static_cast<float>(n))};
-  gpu.launch(
-      {{blocks(rows, 4)}, kThreads}, DSV4_BODY {
-        if (n == 64) return kernels::hadamard<64>(a);
-        kernels::hadamard<128>(a);
-      });
+  if (n == 64) {
+    launch_hadamard<64>(gpu, a);
+  } else {
+    launch_hadamard<128>(gpu, a);
+  }
   return gpu.take(a.out, x.size());
 }
 
@@ -140,8 +120,7 @@ GateOutput gate(Gpu& gpu, const GateInput& in) {
   a.experts = in.experts;
   a.k = in.k;
   a.route_scale = in.route_scale;
-  gpu.launch(
-      {{blocks(in.tokens, 4)}, kThreads}, DSV4_BODY { kernels::gate<12>(a); });
+  launch_gate(gpu, a);
   return {gpu.take(a.scores, in.logits.size()), gpu.take(a.weights, size(in.tokens, in.k)),
           gpu.take(a.indices, size(in.tokens, in.k))};
 }

@@ -6,8 +6,7 @@
 #include <stdexcept>
 
 #include "core/dtype.hpp"
-#include "cuda/kernels/compressor.hpp"
-#include "cuda/stages/launch.hpp"
+#include "cuda/stages/launchers.hpp"
 #include "cuda/stages/stages.hpp"
 
 namespace dsv4::stages {
@@ -53,9 +52,7 @@ AttentionOutput attention_of(Gpu& gpu, const AttentionInput& in) {
   a.q_normed = gpu.out_bf16("q normed", in.q.size());
   a.kv_normed = gpu.out_bf16("kv normed", in.kv.size());
   a.kv_roped = gpu.out_bf16("kv roped", in.kv.size());
-  gpu.launch(
-      {{count(s), blocks(in.heads + 1, 8)}, 256},
-      DSV4_BODY { kernels::attention_inputs<kC, kRope>(a); });
+  launch_attention_inputs<kC, kRope>(gpu, a);
   AttentionOutput out{gpu.take(a.q_normed, in.q.size()), gpu.take(a.q_out, in.q.size()),
                       gpu.take(a.kv_normed, in.kv.size()), gpu.take(a.kv_roped, in.kv.size()),
                       Floats(in.kv.size())};
@@ -79,9 +76,7 @@ IndexQueryOutput index_queries_of(Gpu& gpu, const IndexQueryInput& in) {
   a.hadamard_scale = 1.0F / std::sqrt(static_cast<float>(kJ));
   a.roped = gpu.out_bf16("roped", in.q.size());
   a.rotated = gpu.out_bf16("rotated", in.q.size());
-  gpu.launch(
-      {{count(in.tokens), blocks(in.heads, 8)}, 256},
-      DSV4_BODY { kernels::index_queries<kJ, kRope>(a); });
+  launch_index_queries<kJ, kRope>(gpu, a, in.tokens);
   IndexQueryOutput out{gpu.take(a.roped, in.q.size()), gpu.take(a.rotated, in.q.size()),
                        Floats(in.q.size())};
   const Bytes read = gpu.take(a.out, size(rows, kBytes));
@@ -102,10 +97,12 @@ template <bool kOverlap, bool kIndexing, int kC, int kRope, class Gpu>
 CompressorOutput compress_of(Gpu& gpu, const CompressorInput& in) {
   constexpr int kW = kOverlap ? 2 * kC : kC;
   constexpr int kBytes = entry_bytes<kIndexing, kC, kRope>();
-  const int entries = (in.start + in.tokens) / in.ratio - in.start / in.ratio;
-  const std::size_t values = size(entries, kC);
-  const int state = kOverlap ? 2 * in.ratio : in.ratio;
   kernels::CompressorArgs a{};
+  a.ratio = in.ratio;
+  a.start = in.start;
+  a.tokens = in.tokens;
+  const int entries = kernels::completed_entries(a), state = kernels::state_rows(a, kOverlap);
+  const std::size_t values = size(entries, kC);
   a.kv = gpu.constant("kv", in.kv);
   a.score = gpu.constant("score", in.score);
   a.ape = gpu.constant("ape", in.ape);
@@ -116,19 +113,13 @@ CompressorOutput compress_of(Gpu& gpu, const CompressorInput& in) {
   a.norm = gpu.constant("norm", in.norm);
   a.frequencies = gpu.constant("frequencies", in.frequencies);
   a.entries = gpu.out_bytes("entries", size(entries, kBytes));
-  a.ratio = in.ratio;
-  a.start = in.start;
-  a.tokens = in.tokens;
   a.eps = in.eps;
   a.hadamard_scale = 1.0F / std::sqrt(static_cast<float>(kC));
   a.pooled = gpu.out_floats("pooled", values);
   a.normed = gpu.out_bf16("normed", values);
   a.roped = gpu.out_bf16("roped", values);
   a.rotated = kIndexing ? gpu.out_bf16("rotated", values) : nullptr;
-  gpu.launch(
-      {{count(entries)}, 128}, DSV4_BODY { kernels::compress<kOverlap, kIndexing, kC, kRope>(a); });
-  gpu.launch(
-      {{count(state)}, 128}, DSV4_BODY { kernels::compressor_state<kOverlap, kC>(a); });
+  launch_compress<kOverlap, kIndexing, kC, kRope>(gpu, a);
   CompressorOutput out{gpu.take(a.pooled, values),
                        Floats(values),
                        gpu.take(a.kv_state_out, size(state, kW)),

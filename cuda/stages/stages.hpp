@@ -93,6 +93,7 @@ class Stages {
  public:
   virtual ~Stages() = default;
   virtual std::string device() const = 0;  // "emulated", or what the driver calls the GPU
+  virtual emulator::TensorCore tensor_core() const = 0;  // whose sums it makes
 
   virtual Quantized quantize(Quantizer which, const Bf16s& x, int rows, int columns) = 0;
   virtual Bf16s rms_norm(const Bf16s& x, int rows, const Floats& weight, float eps) = 0;

@@ -18,6 +18,7 @@ class StagesOf : public Stages {
       : device_(std::move(device)), options_(std::move(options)) {}
 
   std::string device() const override { return device_; }
+  emulator::TensorCore tensor_core() const override { return Gpu(options_).tensor_core(); }
   Quantized quantize(Quantizer which, const Bf16s& x, int rows, int columns) override {
     Gpu gpu(options_);
     return stages::quantize(gpu, which, x, rows, columns);

@@ -86,7 +86,8 @@ def test_every_kernel_has_limits_and_keeps_them(all_measured):
     table = limits()
     problems = []
     for arch, kernels in all_measured.items():
-        assert {name.removeprefix("dsv4_") for name in kernels} == set(table), f"sm_{arch}: kernels and limits.tsv differ"
+        known = {name for name, limit in table.items() if limit["from"] <= int(arch.rstrip("a"))}
+        assert {name.removeprefix("dsv4_") for name in kernels} == known, f"sm_{arch}: kernels and limits.tsv differ"
         for name, found in kernels.items():
             problems += [f"sm_{arch} {p}" for p in faults(name, found, table[name.removeprefix("dsv4_")])]
     (BUILD / "static_gates.json").write_text(json.dumps(
