@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "cuda/isa/types.hpp"
+
 namespace dsv4::kernel_bench {
 
 inline void check(cudaError_t e) {
@@ -22,8 +24,29 @@ struct Work {
   std::function<void(cudaStream_t)> launch;
 };
 
-// Memory of the device, filled with a byte that is a harmless number in every format. Without a
-// device (`real` false) all pointers are null and only the sizes mean something.
+// Which random bits of a word are kept, and which are set: random signs and mantissas, exponents
+// near zero, so that nothing overflows. Integers are indices, and zero.
+template <class T>
+struct RandomBits {
+  static constexpr std::uint32_t keep = 0, set = 0;
+};
+template <>
+struct RandomBits<float> {
+  static constexpr std::uint32_t keep = 0x807FFFFF, set = 0x3F000000;
+};
+template <>
+struct RandomBits<isa::Bf16> {
+  static constexpr std::uint32_t keep = 0x807F807F, set = 0x3F003F00;
+};
+template <>
+struct RandomBits<std::uint8_t> {  // of E4M3 and E2M1; a scale is 2^-71 or 2^57
+  static constexpr std::uint32_t keep = 0x87878787, set = 0x38383838;
+};
+
+void fill(void* p, std::size_t bytes, std::uint32_t keep, std::uint32_t set);
+
+// Memory of the device, filled with random numbers: constant data run faster than a model's.
+// Without a device (`real` false) all pointers are null and only the sizes mean something.
 class Buffers {
  public:
   explicit Buffers(bool real) : real_(real) {}
@@ -39,7 +62,7 @@ class Buffers {
     const auto bytes = static_cast<std::size_t>(count) * sizeof(T);
     check(cudaMalloc(&p, bytes));
     all_.push_back(p);
-    check(cudaMemset(p, 0x3C, bytes));
+    fill(p, bytes, RandomBits<T>::keep, RandomBits<T>::set);
     return static_cast<T*>(p);
   }
 

@@ -37,9 +37,11 @@ def test_what_was_not_built_is_not_run(tmp_path):
 
 def test_without_a_gpu_nothing_is_confirmed(tmp_path):
     """The programs of this build, which have no code for a GPU, say so; no report is written."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
     for name in ("dsv4", "dsv4-isa-check", "dsv4-kernel-check"):
-        (tmp_path / name).symlink_to(PROGRAM.parent / name)
-    (tmp_path / "dsv4-kernel-bench").touch()
+        (bundle / name).symlink_to(PROGRAM.parent / name)
+    (bundle / "dsv4-kernel-bench").touch()
     done = gpu_check("run", "--dir", tmp_path)
     assert done.returncode == 3, done.stderr
     assert "there is no GPU: nothing is confirmed" in done.stderr and "without nvcc" in done.stderr
@@ -106,5 +108,9 @@ def test_the_benchmark_knows_its_bytes_and_wants_a_gpu(tmp_path):
     plan = json.loads(subprocess.run([program, "--plan"], capture_output=True, text=True, check=True).stdout)
     mhc = next(k for k in plan["kernels"] if k["kernel"] == "mhc")
     assert mhc["bytes"] == 20 * 8192 * 4096 + 4 * 24 * 4 * 4096
+    page = (ROOT / "docs/cuda.md").read_text(encoding="utf-8").splitlines()
+    table = [[cell.strip(" `") for cell in line.split("|")[1:6]] for line in page if line.startswith("| `")]
+    assert table == [[k["kernel"], k["size"].replace(" x ", " × "), f"{k['bytes'] / 1e6:.3f}", f"{k['bytes'] / 3.35e6:.2f}",
+                      f"{k['bytes'] / 4.8e6:.2f}"] for k in plan["kernels"]], "the floors in docs/cuda.md"
     without = subprocess.run([program], capture_output=True, text=True, check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     assert without.returncode == 3 and "no GPU" in without.stderr
