@@ -43,6 +43,13 @@ DSV4_CASE(memory_4_bytes, ) { through_shared<std::uint32_t>(a); }
 DSV4_CASE(memory_8_bytes, ) { through_shared<Words2>(a); }
 DSV4_CASE(memory_16_bytes, ) { through_shared<Words4>(a); }
 
+// What it does shows in time alone; the loads after it are the same.
+DSV4_CASE(memory_prefetched, static constexpr int out = 128;) {
+  const int t = isa::thread();
+  isa::prefetch(a.in + 8 * t);
+  isa::st_global(a.out + t, isa::ld_global(a.in + 8 * t));
+}
+
 struct Row {
   std::uint32_t w[128];
 };

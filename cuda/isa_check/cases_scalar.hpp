@@ -42,6 +42,13 @@ DSV4_SCALAR(scalar_abs, bits, isa::to_bits(isa::abs(x)))
 DSV4_SCALAR(scalar_below_infinity, bits, isa::abs(x) < isa::infinity() ? 1U : 0U)
 DSV4_SCALAR(scalar_power_of_two, bits,
             isa::to_bits(isa::power_of_two(static_cast<int>(isa::to_bits(x) % 254U) - 126)))
+DSV4_SCALAR(scalar_int_max, bits,
+            static_cast<std::uint32_t>(isa::max(static_cast<int>(isa::to_bits(x)),
+                                                static_cast<int>(isa::to_bits(y)))))
+DSV4_SCALAR(scalar_int_min, bits,
+            static_cast<std::uint32_t>(isa::min(static_cast<int>(isa::to_bits(x)),
+                                                static_cast<int>(isa::to_bits(y)))))
+DSV4_SCALAR(scalar_opaque, bits, isa::opaque(isa::to_bits(x)) + isa::to_bits(x))
 DSV4_SCALAR(math_exp2, floats, canonical(isa::exp2_(40.0F * x)))
 DSV4_SCALAR(math_exp, floats, canonical(isa::exp_(-8.0F * isa::abs(x))))
 DSV4_SCALAR(math_log2, positive, canonical(isa::log2_(x)))

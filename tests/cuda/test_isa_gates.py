@@ -13,6 +13,7 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH: the g
 # Cases by the beginning of their names, and how often their PTX has an instruction. All others have none of these.
 EXPECTED = {
     "ldmatrix": {"ldmatrix": 3},
+    "memory_prefetched": {"prefetch.global.L2": 1},
     "mma_": {"mma.sync": 3},
     "tma_load": {"cp.async.bulk.tensor": 1},
     "tma_store": {"cp.async.bulk.tensor": 1, "fence.proxy.async.global": 1, "fence.proxy.async.shared::cta": 1},
