@@ -6,7 +6,7 @@ and setmaxnreg are compiled while no kernel uses them."""
 import re
 
 import pytest
-from test_static_gates import NVCC, ROOT, compiled, measured
+from test_static_gates import NVCC, PERFORMANCE_LOSS, ROOT, compiled, measured
 
 pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH: the gates of cuda/isa checked NOTHING")
 
@@ -23,8 +23,6 @@ EXPECTED = {
     "wgmma_": {"wgmma.mma_async": 4, "wgmma.fence": 1, "wgmma.wait_group": 1, "fence.proxy.async.shared::cta": 1},
 }
 INSTRUCTIONS = sorted({instruction for counts in EXPECTED.values() for instruction in counts})
-# ptxas says so where it ignores setmaxnreg, or waits after each wgmma because registers are touched in between.
-PERFORMANCE_LOSS = re.compile(r"C75\d\d.*")
 
 
 def cases():
