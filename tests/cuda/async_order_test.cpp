@@ -159,7 +159,8 @@ constexpr Fenced kWrong[] = {Fenced::not_at_all, Fenced::before, Fenced::by_issu
 TEST_F(AsyncTile, ALoadSeesGlobalStoresAfterAFenceOfTheWriter) {
   const auto kernel = [&](Fenced fenced) {
     auto* bar = ready_bar();
-    proxy_fence(fenced, true, [&] { isa::st_global(in + 4 * isa::thread(), 2.0F); });
+    proxy_fence(fenced, true,
+                [&] { isa::st_global(in + std::ptrdiff_t{4} * isa::thread(), 2.0F); });
     load(isa::dynamic_shared<float>(), bar);
     isa::mbarrier_wait(bar, 0);
   };
@@ -175,7 +176,8 @@ TEST_F(AsyncTile, ALoadOverSharedStoresNeedsAFenceOfTheWriter) {
   const auto kernel = [&](Fenced fenced) {
     auto* bar = ready_bar();
     auto* tile = isa::dynamic_shared<float>();
-    proxy_fence(fenced, false, [&] { isa::st_shared(tile + 4 * isa::thread(), 2.0F); });
+    proxy_fence(fenced, false,
+                [&] { isa::st_shared(tile + std::ptrdiff_t{4} * isa::thread(), 2.0F); });
     load(tile, bar);
     isa::mbarrier_wait(bar, 0);
   };
@@ -192,7 +194,8 @@ TEST_F(AsyncTile, AStoreOverGlobalStoresNeedsAFenceOfTheWriter) {
     auto* tile = isa::dynamic_shared<float>();
     for (int i = isa::thread(); i < 256; i += 64) isa::st_shared(tile + i, 3.0F);
     isa::fence_async_proxy();
-    proxy_fence(fenced, true, [&] { isa::st_global(out + 4 * isa::thread(), 2.0F); });
+    proxy_fence(fenced, true,
+                [&] { isa::st_global(out + std::ptrdiff_t{4} * isa::thread(), 2.0F); });
     if (isa::thread() == 0) {
       isa::tma_store(&target, 0, 0, tile);
       isa::tma_store_commit();
