@@ -23,8 +23,9 @@ struct Spread {
 
 namespace spread {
 
-// Of mixes[s, m] = fn vec(X) / rms(vec(X)); streams X[s, n*d].
-Spread mixes(const Mat& streams, const Weight& fn, Real eps, const Mat& mixes);
+// Of mixes[s, m] = fn vec(X) / rms(vec(X)); streams X[s, n*d]. blocks: of a cluster that share d;
+// 0: the plain kernel.
+Spread mixes(const Mat& streams, const Weight& fn, Real eps, const Mat& mixes, Index n, int blocks);
 // Of factor sigmoid(a) + added, a = mix scale + base.
 Spread sigmoid(const Mat& a, double factor, double added);
 // Of comb[s, n*n], made of the logits l[s, n*n].

@@ -8,6 +8,7 @@
 #include "cli/kernel_arrays.hpp"
 #include "cli/kernel_stages.hpp"
 #include "core/dtype.hpp"
+#include "cuda/stages/mhc_blocks.hpp"
 #include "reference/error_bound.hpp"
 #include "reference/hadamard.hpp"
 #include "reference/rms_norm.hpp"
@@ -91,7 +92,10 @@ void KernelStages::run_mhc(Place* post, const std::string& sub, Place* pre,
                w->base.segment(first, count));
   };
   const Mat comb = matrix(out.comb, s);
-  judge.kernel(stem + ".mixes", mixes, spread::mixes(x, w->fn, config_.norm_eps, mixes));
+  const bool clusters = kernels_.tensor_core() != emulator::TensorCore::ampere;
+  const int blocks = clusters ? stages::mhc_blocks(in.d) : 0;
+  judge.kernel(stem + ".mixes", mixes,
+               spread::mixes(x, w->fn, config_.norm_eps, mixes, config_.hc_mult, blocks));
   judge.kernel(stem + ".pre", matrix(out.pre, s),
                spread::sigmoid(logits(0, n, 0), 1, static_cast<double>(in.hc_eps)));
   judge.kernel(stem + ".post", matrix(out.post, s), spread::sigmoid(logits(n, n, 1), 2, 0));

@@ -16,6 +16,7 @@
 #include "cuda/kernels/quantize.hpp"
 #include "cuda/kernels/rms_norm.hpp"
 #include "cuda/stages/launch.hpp"
+#include "cuda/stages/mhc_blocks.hpp"
 
 namespace dsv4::stages {
 
@@ -45,15 +46,7 @@ void launch_gate(Gpu& gpu, const kernels::GateArgs& a) {
       {{blocks(a.tokens, 4)}, 128}, DSV4_BODY { kernels::gate<12>(a); });
 }
 
-// Blocks of a cluster that share d columns, 32 a warp and at most 16 warps a block; 0: none fit. Up
-// to 8 are portable; 16 are for d = 7168, whose eighth of fn is larger than shared memory.
-inline int mhc_blocks(int d) {
-  for (const int blocks : {8, 4, 2, 1, 16}) {
-    const int columns = blocks * kernels::kMhcColumns;
-    if (d % columns == 0 && d / columns <= 16) return blocks;
-  }
-  return 0;
-}
+static_assert(kMhcWarpColumns == kernels::kMhcColumns);
 
 template <int kN, class Gpu>
 void launch_mhc(Gpu& gpu, const kernels::MhcArgs& a) {
