@@ -116,6 +116,10 @@ std::string notes(const Line& line) {
   if (line.inherited > 0)
     out.push_back(fmt::format("{} of {} rows inherited", line.inherited, line.rows));
   if (!line.worst->reason.empty()) out.push_back(line.worst->reason);
+  if (line.worst->verdict == Verdict::failed && line.worst->rms_bound > 0) {
+    out.push_back(fmt::format("rms at most {:.2f}, bias {:.2f}", line.worst->rms_bound,
+                              line.worst->bias_bound));
+  }
   return fmt::format("{}", fmt::join(out, "; "));
 }
 

@@ -21,10 +21,16 @@ std::string for_script(const nlohmann::ordered_json& j) {
   return out;
 }
 
+std::string headline(const Report& report) {
+  if (const Result* first = report.first_difference()) return "First difference: " + first->tap;
+  return report.nothing_compared() ? "Nothing was compared" : "No difference found";
+}
+
 }  // namespace
 
 std::string to_html(const Report& report, const ModelConfig& config) {
   nlohmann::ordered_json j = to_json(report);
+  j["headline"] = headline(report);
   for (std::size_t i = 0; i < report.results.size(); ++i) {
     const Result& r = report.results[i];
     auto& item = j["results"][i];

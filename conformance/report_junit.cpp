@@ -69,6 +69,18 @@ struct Suite {
   }
 };
 
+// A run that compared nothing must not look like a green one: no failures, and perhaps no tests.
+std::string nothing_compared(const Report& report) {
+  return fmt::format(
+      "  <testsuite name=\"verify\" tests=\"1\" failures=\"0\" skipped=\"0\" errors=\"1\">\n"
+      "    <testcase classname=\"verify\" name=\"something was compared\">\n"
+      "      <error message=\"nothing was compared\">{}</error>\n    </testcase>\n"
+      "  </testsuite>\n",
+      escaped(fmt::format("{} datasets of the trace or stages that it lacks, none of them PASSED "
+                          "or FAILED",
+                          report.results.size())));
+}
+
 }  // namespace
 
 std::string to_junit(const Report& report, const ModelConfig& config) {
@@ -81,17 +93,19 @@ std::string to_junit(const Report& report, const ModelConfig& config) {
     suite.add(report, r);
     total.add(report, r);
   }
+  const bool nothing = report.nothing_compared();
   std::string xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
   xml += fmt::format(
-      "<testsuites name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" errors=\"0\">\n",
-      escaped(fmt::format("dsv4 verify {} --mode {}", report.trace, report.mode)), total.tests,
-      total.failures, total.skipped);
+      "<testsuites name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" errors=\"{}\">\n",
+      escaped(fmt::format("dsv4 verify {} --mode {}", report.trace, report.mode)),
+      total.tests + (nothing ? 1 : 0), total.failures, total.skipped, nothing ? 1 : 0);
   for (const auto& [key, s] : suites) {
     xml += fmt::format(
         "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" errors=\"0\">\n{}"
         "  </testsuite>\n",
         escaped(s.title), s.tests, s.failures, s.skipped, s.cases);
   }
+  if (nothing) xml += nothing_compared(report);
   return xml + "</testsuites>\n";
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conformance/verdict.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <tuple>
 
@@ -63,13 +64,15 @@ const Result* Report::first_unstable() const {
   return first_of(results, [](const Result& r) { return r.spread_ratio > 1; });
 }
 
+bool Report::nothing_compared() const {
+  return std::none_of(results.begin(), results.end(), [](const Result& r) {
+    return r.verdict == Verdict::passed || r.verdict == Verdict::failed;
+  });
+}
+
 int Report::exit_code() const {
-  bool compared = false;
-  for (const Result& r : results) {
-    if (r.verdict == Verdict::failed) return 1;
-    compared |= r.verdict == Verdict::passed;
-  }
-  return compared ? 0 : 3;
+  if (first_difference() != nullptr) return 1;
+  return nothing_compared() ? 3 : 0;
 }
 
 }  // namespace dsv4::conformance

@@ -70,7 +70,8 @@ struct Report {
   const Result* first_difference() const;  // least (layer, stage, position); null: none
   // The first dataset whose repeats are further apart than its bound; null: none.
   const Result* first_unstable() const;
-  int exit_code() const;  // 0 all compared passed, 1 a difference, 3 nothing was compared
+  bool nothing_compared() const;  // neither PASSED nor FAILED
+  int exit_code() const;          // 0 all compared passed, 1 a difference, 3 nothing was compared
 };
 
 }  // namespace dsv4::conformance

@@ -72,3 +72,21 @@ def test_a_report_that_cannot_be_written_is_an_error(made, model, tmp_path):
     for option in ("--junit", "--html"):
         done = dsv4("verify", made / "trace.h5", "--model", model, "-q", option, tmp_path / "no" / "such" / "file")
         assert done.returncode == 2 and "cannot be created" in done.stderr
+
+
+def test_a_run_that_compared_nothing_is_not_green(made, model, tmp_path):
+    done = dsv4("verify", made / "trace.h5", "--model", model, "-q", "--taps", "nope*", "--junit", tmp_path / "r.xml",
+                "--html", tmp_path / "r.html")
+    assert done.returncode == 3
+    root = ElementTree.parse(tmp_path / "r.xml").getroot()
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("1", "0", "1")
+    (error,) = root.iter("error")
+    assert error.get("message") == "nothing was compared"
+    assert embedded((tmp_path / "r.html").read_text())["headline"] == "Nothing was compared"
+
+
+def test_the_headline_says_what_was_found(reports, made, model, tmp_path):
+    report, _, page = reports
+    assert embedded(page)["headline"] == f"First difference: {report['first_difference']['tap']}"
+    dsv4("verify", made / "trace.h5", "--model", model, "-q", "--html", tmp_path / "r.html")
+    assert embedded((tmp_path / "r.html").read_text())["headline"] == "No difference found"
