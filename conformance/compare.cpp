@@ -47,9 +47,34 @@ void Comparison::add_element(std::int64_t row, std::int64_t column, double ours,
   }
   equal_ += error == 0;
   // Without a bound of their own errors are ranked by size.
+  note_ours(ours, bound);
   const bool worse =
       by_ensemble_ && ratio == 0 && worst_.ratio <= 0 ? error > worst_.error : ratio > worst_.ratio;
   if (worse || worst_.row < 0) worst_ = {ratio, error, bound, ours, theirs, row, column};
+}
+
+void Comparison::note_ours(double value, double bound) {
+  if (!std::isfinite(value)) return;
+  const double reach = std::isfinite(bound) ? bound : 0;
+  Ours& o = ours_;
+  o.low = std::max(o.low, value - reach);
+  o.high = std::min(o.high, value + reach);
+  o.least = std::min(o.least, value);
+  o.largest = std::max(o.largest, value);
+  const double from_mean = value - o.mean;
+  o.mean += from_mean / static_cast<double>(++o.count);
+  o.squares += from_mean * (value - o.mean);
+}
+
+bool Comparison::constant_within() const {
+  if (ours_.count == 1) return ours_.low <= 0 && 0 <= ours_.high;
+  return ours_.count > 0 && ours_.low <= ours_.high;
+}
+
+bool Comparison::constant_within(double bound, double rms) const {
+  if (ours_.count == 1) return std::abs(ours_.mean) <= bound;
+  return ours_.count > 0 && ours_.largest - ours_.least <= 2 * bound &&
+         std::sqrt(ours_.squares / static_cast<double>(ours_.count)) <= rms;
 }
 
 bool Comparison::meaningless(bool bytes) const {

@@ -32,8 +32,22 @@ std::span<const double> row_of(const Slot& slot, std::int64_t row) {
 }
 
 // Has the stage a bound of its own? Not if it was recomputed through stages that the trace lacks,
-// nor if it rounds values that nobody sees.
-bool closed(const Origin& origin, bool composite) { return origin.single && !composite; }
+// nor if it rounds values that nobody sees, as a chain of sums does in a coarse type.
+bool closed(const Origin& origin, bool composite, const Slot& slot) {
+  const bool chain = slot.precision.coarse() && slot.sum.inside > 0;
+  return origin.single && !composite && !chain;
+}
+
+// Root mean square of a row's finite values.
+double typical(std::span<const Real> row) {
+  double squares = 0, count = 0;
+  for (const Real v : row) {
+    if (!std::isfinite(v)) continue;
+    squares += static_cast<double>(v * v);
+    ++count;
+  }
+  return count == 0 ? 0 : std::sqrt(squares / count);
+}
 
 // Weights without their indices can only be compared as a set.
 bool unaligned_weights(const std::string& tap, TraceTable& table, std::int64_t key) {
@@ -59,6 +73,9 @@ Comparer::Comparer(TraceTable& table, const ModelConfig& config, Mode mode, Sele
       mode_(mode),
       selection_(std::move(selection)),
       default_unit_(default_unit),
+      // Official numerics say themselves where a stage is stored in BF16.
+      hidden_(arithmetic_of(table.official() ? std::min(default_unit, Precision::kFloat32)
+                                             : default_unit)),
       provenance_(config, [this](const std::string& tap) {
         return mode_ == Mode::local && table_.exposes(tap);
       }) {}
@@ -144,12 +161,13 @@ void Comparer::on_value(TapEvent& event) {
     const bool present = ref.slot && mode_ == Mode::local;
     const bool judged = base_ == nullptr && ref.slot &&
                         selection_.accepts(tap, ref.slot->call, position_of(*m, key));
-    const bool shaken = perturbation_.seed != 0 && !(present && closed(origin, event.composite));
+    const bool shaken =
+        perturbation_.seed != 0 && !(present && closed(origin, event.composite, *ref.slot));
     const Ours ours = row_of_ours(i, judged || shaken || (ranks && !present));
-    if (shaken) shake(tap, key, ours);
+    if (shaken) shake(*m, tap, key, ref.slot, ours);
     if (base_ != nullptr) measure(ref.slot, tap, key, ours.values);
     if (judged) judge_row(ref, origin, key, ours);
-    if (!present && ranks) keep_band(tap, key, ours, origin);
+    if (!present && ranks) keep_band(*m, tap, key, ours, origin);
     if (present) {
       const auto theirs = row_of(*ref.slot, ref.row);
       std::copy_n(theirs.begin(), std::min(theirs.size(), ours.values.size()), ours.values.begin());
@@ -162,15 +180,30 @@ void Comparer::on_value(TapEvent& event) {
   seconds += seconds_since(begin);
 }
 
-void Comparer::shake(const std::string& tap, std::int64_t key, const Ours& ours) const {
+// A member's error: that of the stage's operations, as independent roundings make it; that of the
+// store in a coarse type, anywhere within half a step; and those of the stores inside the stage,
+// whose values are added up: they are as large as the steps of its typical result.
+void Comparer::shake(const TapMatch& m, const std::string& tap, std::int64_t key, const Slot* slot,
+                     const Ours& ours) const {
   if (ours.scale.empty()) return;
-  const Rng rng(perturbation_.seed, tap);
-  const std::size_t width = ours.values.size();
-  for (std::size_t c = 0; c < width; ++c) {
-    const double share = 2 * rng.uniform(static_cast<std::uint64_t>(key) * width + c) - 1;
-    const Real error = static_cast<Real>(share * perturbation_.unit) * ours.scale[c];
-    const Real before = ours.before.empty() ? ours.values[c] : ours.before[c];
-    ours.values[c] = stored(ours.grid, before + error);
+  const Precision& p = slot ? slot->precision : hidden_;
+  const Sum sum = sum_behind(m, config_);
+  const RoundingModel roundings =
+      slot ? slot->roundings : rounding_model(sum, table_.products(), p.sums);
+  const std::span<const Real> before = ours.before.empty() ? ours.values : ours.before;
+  const double store = ours.before.empty() ? std::max(p.coarse() ? p.unit : 0, p.store) : 0;
+  const double inside = p.coarse() ? std::sqrt(sum.inside) * spacing(p.unit, typical(before)) : 0;
+  const Rng operations(perturbation_.seed, tap), stores(perturbation_.seed, tap + " stored"),
+      hidden(perturbation_.seed, tap + " inside");
+  for (std::size_t c = 0; c < ours.values.size(); ++c) {
+    if (ours.scale[c] == 0) continue;  // a copy
+    const std::uint64_t at = static_cast<std::uint64_t>(key) * ours.values.size() + c;
+    const auto share = [&](const Rng& rng) { return 2 * rng.uniform(at) - 1; };
+    double error =
+        share(operations) * roundings.reach() * roundings.unit * static_cast<double>(ours.scale[c]);
+    if (inside > 0) error += share(hidden) * inside / 2;
+    if (store > 0) error += share(stores) * spacing(store, static_cast<double>(before[c])) / 2;
+    ours.values[c] = stored(ours.grid, before[c] + static_cast<Real>(error));
   }
 }
 
@@ -190,8 +223,8 @@ std::vector<double> Comparer::bounds(const RowRef& ref, const Origin& origin, co
   for (std::size_t i = 0; i < bound.size(); ++i) {
     const auto value = static_cast<double>(ours.values[i]);
     const double scale = ours.scale.empty() ? 0 : static_cast<double>(ours.scale[i]);
-    bound[i] =
-        origin.single ? stage_bound(p, scale, value, magnitude) : span_bound(p, value, magnitude);
+    bound[i] = origin.single ? stage_bound(p, scale, value, magnitude, ref.slot->sum.single)
+                             : span_bound(p, value, magnitude);
     // A missing column of theirs is judged by its mask alone.
     if (!origin.single || ours.before.empty() || i >= theirs.size()) continue;
     bound[i] =
@@ -215,7 +248,7 @@ void Comparer::judge_row(const RowRef& ref, const Origin& origin, std::int64_t k
   }
   const std::vector<double> bound = bounds(ref, origin, ours, b);
   note_noise(f, ref, key, bound);
-  if (closed(origin, ours.composite)) {
+  if (closed(origin, ours.composite, *ref.slot)) {
     if (!unaligned) note_errors(f, *ref.slot, ours, stored);
     return f.stage.add_row(ref.row, a, b, bound);
   }
@@ -243,18 +276,20 @@ void Comparer::note_errors(Finding& f, const Slot& slot, const Ours& ours,
                            std::span<const double> theirs) {
   const bool grid = has_grid(ours.grid) && !ours.before.empty();
   if (!grid && (slot.sum.terms == 0 || ours.scale.empty())) return;
-  const double unit = slot.precision.unit + reference_roundoff();
+  const double unit = slot.precision.sums + reference_roundoff();
   std::vector<ErrorStatistics::Element> row(std::min(ours.values.size(), theirs.size()));
   for (std::size_t i = 0; i < row.size(); ++i) {
     const auto value = static_cast<double>(ours.values[i]);
     const double before = grid ? static_cast<double>(ours.before[i]) : value;
     const double scale = ours.scale.empty() ? 0 : unit * static_cast<double>(ours.scale[i]);
-    const double step =
-        grid ? spacing(ours.grid, before) : 2 * slot.precision.store * std::abs(value);
+    const double step = grid                      ? spacing(ours.grid, before)
+                        : slot.precision.coarse() ? spacing(slot.precision.unit, value)
+                                                  : 2 * slot.precision.store * std::abs(value);
     if (scale == 0 && before == value) continue;  // a copy
     row[i].error = std::copysign(1.0, value) * (theirs[i] - before);
     row[i].typical = std::hypot(slot.roundings.typical * scale, step / std::sqrt(12.0));
     row[i].lean = slot.roundings.lean * scale;
+    row[i].value = before;
   }
   f.statistics.add_row(row);
 }

@@ -54,6 +54,7 @@ struct Finding {
   Choice worst_choice;       // discrete taps
   std::vector<PendingChoice> pending_choices;
   bool illegal = false;
+  bool open = false;  // some row differs where any choice would have been legal
   std::int64_t choice_row = -1;
   Comparison noise;             // of repeats of the run, against the trace that is judged
   std::int64_t noisy_rows = 0;  // discrete taps: rows in which some repeat chose differently
@@ -130,7 +131,7 @@ class Comparer : public TapSink {
   void measure(const Slot* slot, const std::string& tap, std::int64_t key,
                std::span<const Real> ours);
   bool right_width(const TapMatch& m, Slot& slot, std::span<const std::int64_t> shape) const;
-  void keep_band(const std::string& tap, std::int64_t key, const Ours& scores,
+  void keep_band(const TapMatch& m, const std::string& tap, std::int64_t key, const Ours& scores,
                  const Origin& origin);
   void on_state(const TapMatch& m, TapEvent& event);
   void on_expert_rows(const IndexEvent& event);
@@ -142,7 +143,8 @@ class Comparer : public TapSink {
   void note_hidden(const IndexEvent& event, std::int64_t key, std::int64_t row,
                    std::span<const std::int32_t> ours);
   void watch_expert(const TapMatch& m, std::int64_t position, bool present);
-  void shake(const std::string& tap, std::int64_t key, const Ours& ours) const;
+  void shake(const TapMatch& m, const std::string& tap, std::int64_t key, const Slot* slot,
+             const Ours& ours) const;
   Finding& finding(const RowRef& ref, const Origin& origin);
 
   TraceTable& table_;
@@ -150,6 +152,7 @@ class Comparer : public TapSink {
   Mode mode_;
   Selection selection_;
   double default_unit_;
+  Precision hidden_;  // of stages that the trace does not show
   Provenance provenance_;
   Call call_;
   std::map<const Slot*, Finding> findings_;

@@ -16,18 +16,18 @@ constexpr double kUndecided = -1;  // the band of scores whose error only an ens
 }  // namespace
 
 // Remembers by how much the scores of a row may be wrong, for the choice that follows.
-void Comparer::keep_band(const std::string& tap, std::int64_t key, const Ours& scores,
-                         const Origin& origin) {
+void Comparer::keep_band(const TapMatch& m, const std::string& tap, std::int64_t key,
+                         const Ours& scores, const Origin& origin) {
   if (scores.scale.empty()) return;
   Real magnitude = 0;
   for (const Real s : scores.values) {
     if (std::isfinite(s)) magnitude = std::max(magnitude, std::abs(s));
   }
   const bool fp64 = default_unit_ <= 0x1p-53;
+  const double single = sum_behind(m, config_).single;
   std::vector<double> band(scores.values.size());
   for (std::size_t c = 0; c < band.size(); ++c) {
-    const double running =
-        (default_unit_ + reference_roundoff()) * static_cast<double>(scores.scale[c]);
+    const double running = running_error(hidden_, static_cast<double>(scores.scale[c]), single);
     // Through several stages: what span_bound allows; without a closed bound the ensemble decides
     // later.
     band[c] = origin.single && !scores.composite ? running
@@ -127,6 +127,7 @@ void Comparer::note_choice(Finding& f, const Choice& c, std::int64_t row) {
   if (!c.same && !illegal) {
     ++f.replays;
     f.margin = std::max(f.margin, c.gap);
+    f.open |= c.open();
   }
   if (illegal ? !f.illegal || c.gap > f.worst_choice.gap
               : !f.illegal && c.gap >= f.worst_choice.gap) {

@@ -60,7 +60,13 @@ Choice compare_choice(std::span<const std::int32_t> ours, std::span<const std::i
   const auto error = [&](std::int64_t i) {
     return band.empty() ? 0 : band[static_cast<std::size_t>(i)];
   };
-  double worst = -INFINITY;
+  double least = INFINITY, largest = -INFINITY, worst = -INFINITY;
+  for (const double s : scores) {
+    if (!std::isfinite(s)) continue;
+    least = std::min(least, s);
+    largest = std::max(largest, s);
+  }
+  c.range = std::max(0.0, largest - least);
   for (const auto m : missing) {
     for (const auto e : extra) {
       // Either way round: a backend under test may be the one that chose worse.

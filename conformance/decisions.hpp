@@ -16,6 +16,9 @@ struct Choice {
   double gap = 0;           // largest score difference bought back by an exchange (>= 0)
   double band = 0;          // what the scores' errors allow for that exchange
   std::int64_t column = 0;  // of `theirs`: first entry that ours does not choose
+  double range = 0;         // of all candidates' scores
+  // A band as wide as the scores lets any choice pass.
+  bool open() const { return !same && range > 0 && band >= range; }
   bool legal() const { return valid && (same || gap <= band); }
 };
 

@@ -86,7 +86,7 @@ class Conclusion {
     return r;
   }
 
-  Result fail(Result r, std::string reason) const {
+  static Result fail(Result r, std::string reason) {
     r.verdict = Verdict::failed;
     r.reason = std::move(reason);
     return r;
@@ -176,6 +176,10 @@ class Conclusion {
         options_.chunks.empty() && options_.selection.last_row < options_.selection.first_row) {
       return fail(r, "lists tokens that the routing does not send to this expert");
     }
+    if (f.open) {
+      r.verdict = Verdict::mistrusted;
+      r.reason = "the scores may err by as much as they differ: any other choice would have passed";
+    }
     return r;
   }
 
@@ -234,7 +238,7 @@ class Conclusion {
     }
     if (worst.row >= 0) place(slot, worst, r);
     note_statistics(f.statistics, r);
-    if (worst.ratio > 1) return fail(r, {});
+    if (worst.ratio > 1) return fail(r, r.error <= r.bound ? by_root_mean_square(f) : "");
     if (!f.statistics.within()) {
       const bool large = r.rms > r.rms_bound;
       return fail(
@@ -243,12 +247,40 @@ class Conclusion {
                    : fmt::format("errors lean by {:+.2f} of their size; at most {:.2f}", r.bias,
                                  r.bias_bound));
     }
+    return passed_or_mistrusted(slot, f, r);
+  }
+
+  // Nothing was found wrong. Could anything have been?
+  static Result passed_or_mistrusted(const Slot& slot, const Finding& f, Result r) {
     const bool bytes = slot.info->integer;
     const bool nothing = (f.stage.rows() == 0 || f.stage.meaningless(bytes)) &&
                          (f.span.rows() == 0 || f.span.meaningless(bytes)) && f.pending.empty();
-    r.verdict = nothing ? Verdict::mistrusted : Verdict::passed;
-    if (nothing) r.reason = "all zero, constant or not finite";
+    if (nothing) {
+      r.reason = "all zero, constant or not finite";
+    } else if (r.equal < r.elements && f.pending.empty() && decides_nothing(f)) {
+      r.reason = fmt::format(
+          "the bound {:.1e} is as large as the values (up to {:.1e}): one constant would have "
+          "passed, nothing was decided",
+          r.bound, r.magnitude);
+    }
+    r.verdict = r.reason.empty() ? Verdict::passed : Verdict::mistrusted;
     return r;
+  }
+
+  // A trace that is one constant is no evidence; neither are bounds that would have let one pass.
+  static bool decides_nothing(const Finding& f) {
+    const bool stage =
+        f.stage.rows() > 0 && !(f.stage.constant_within() && f.statistics.constant_within());
+    const bool span = f.span.rows() > 0 &&
+                      !(f.by_ensemble ? f.span.constant_within(2 * f.spread_max, 2 * f.spread_rms)
+                                      : f.span.constant_within());
+    return !stage && !span;
+  }
+
+  // The largest error would do; all of them together do not.
+  static std::string by_root_mean_square(const Finding& f) {
+    return fmt::format("errors are {:.2f} times the ensemble's in the root mean square; at most 2",
+                       f.span.rms_error() / f.spread_rms);
   }
 
   // A bound or a spread that is not finite excuses nothing.

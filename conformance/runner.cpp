@@ -69,6 +69,13 @@ double coarsest_unit(TraceTable& table) {
   return unit;
 }
 
+// Of the sums inside stages, for roundings that no tap shows.
+double coarsest_sums(TraceTable& table) {
+  double unit = 0x1p-53;
+  for (const Slot& s : table.slots()) unit = std::max(unit, s.precision.sums);
+  return unit;
+}
+
 // Repeats must be runs of the same model on the same ids; how they were split into calls is free.
 std::vector<TraceTable> tables_of_repeats(std::span<const golden::TraceFile> repeats,
                                           const golden::TraceFile& judged,
@@ -185,7 +192,7 @@ Report verify(const golden::TraceFile& trace, const Checkpoint& checkpoint, Back
     meter.extend(tokens * options.ensemble);
     for (int member = 1; member <= options.ensemble; ++member) {
       Comparer shaken(table, config, options.mode, options.selection, unit);
-      request.numerics.perturbation = {static_cast<std::uint64_t>(member), unit};
+      request.numerics.perturbation = {static_cast<std::uint64_t>(member), coarsest_sums(table)};
       shaken.perturb(request.numerics.perturbation, judge);
       run_once(backend, request, shaken, meter, options.first_layer);
       judge.absorb(shaken);

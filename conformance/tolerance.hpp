@@ -19,10 +19,17 @@ double reference_roundoff();
 
 // The arithmetic and the storage of one dataset.
 struct Precision {
-  double unit = 0;             // of the arithmetic that produced it
+  double unit = 0;             // of single operations, and of the value that a stage leaves
+  double sums = 0;             // of the additions of a sum: nothing adds up in less than float32
   double store = 0;            // of the stored type, where that is coarser
   bool exact_ceiling = false;  // fp64: errors are also held below 1e-12 of the largest magnitude
+  bool coarse() const { return unit > kFloat32; }  // BF16 or float16
+
+  static constexpr double kFloat32 = 0x1p-24;
 };
+
+// Of stages in arithmetic of this roundoff.
+Precision arithmetic_of(double unit);
 
 // Attribute dtype if the file has it; else the stored type. `official_dtype`: what the official
 // code stores at this tap, for traces in official numerics (else empty): it stands in where the
@@ -31,11 +38,16 @@ Precision precision_of(const golden::DatasetInfo& dataset, std::string_view offi
 
 constexpr double kCeiling = 1e-12;
 
+// Running error of a stage whose E is `scale`. single: the share of E that is no sum.
+double running_error(const Precision& p, double scale, double single);
 // Bound of one element in a span of one stage. scale: the stage's E; value: the reference's;
-// magnitude: the largest finite one of the dataset.
-double stage_bound(const Precision& p, double scale, double value, double magnitude);
+// magnitude: the largest finite one of the dataset; single: the share of E that is no sum.
+double stage_bound(const Precision& p, double scale, double value, double magnitude,
+                   double single = 1);
 // Distance of neighbours on the grid of BF16 or float32 at x.
 double spacing(Format grid, double x);
+// The same on the grid of the type with this unit roundoff.
+double spacing(double unit, double x);
 // How far from `value`, on the side of `theirs`, a store on this grid can leave an element whose
 // value before rounding errs by `error`.
 double stored_bound(Format grid, double before, double error, double value, double theirs);

@@ -90,8 +90,8 @@ void TraceTable::number_rows(Slot& slot) {
   slot.precision =
       precision_of(d, official ? std::string_view(m->info->dtype) : std::string_view{});
   slot.sum = sum_behind(*m, config_);
-  slot.roundings = rounding_model(slot.sum, products_, slot.precision.unit);
-  slot.precision.unit = slot.roundings.unit;
+  slot.roundings = rounding_model(slot.sum, products_, slot.precision.sums);
+  slot.precision.sums = slot.roundings.unit;
   const Call& call = calls_[slot.call];
   const auto& axes = m->info->axes;
   if (axes.empty()) return;  // a code beside a tap that is not quantised

@@ -60,6 +60,9 @@ class TraceTable {
   // Forgets the values of datasets that end before this position.
   void release_before(std::int64_t position);
 
+  // What the files says of how it was computed.
+  bool official() const { return file_.attributes().rounding == "official"; }
+  Products products() const { return products_; }
   std::int64_t id_count() const { return std::ssize(file_.input_ids()); }
 
   double seconds_read = 0;

@@ -43,10 +43,13 @@ def test_short_chains_have_no_statistics(made, model):
 def test_errors_within_the_bound_may_still_be_too_large(made, model, edited):
     size = bound(made, model) / 4
     noise = np.random.default_rng(3)
-    done = judged(shifted(edited, lambda shape: size * noise.choice([-1, 1], shape)), model)
+    path = shifted(edited, lambda shape: size * noise.choice([-1, 1], shape))
+    done = judged(path, model)
     r = done.one(NAME)
     assert done.code == 1 and r["verdict"] == "FAILED" and r["error"] < r["bound"]
     assert r["rms"] > r["rms_bound"] and "times what rounding makes them" in r["reason"]
+    text = dsv4("verify", path, "--model", model, "--taps", NAME, "--call", "0").stdout
+    assert f"rms at most {r['rms_bound']:.2f}, bias {r['bias_bound']:.2f}" in text
 
 
 def test_errors_within_the_bound_may_not_lean(made, model, edited):

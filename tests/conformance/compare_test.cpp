@@ -50,6 +50,31 @@ TEST(Comparison, ABoundThatIsNotFiniteExcusesNothing) {
   EXPECT_FALSE(compared({1}, {1.5}, {kNan}).within());
 }
 
+TEST(Comparison, BoundsUnderWhichOneConstantPassesDecideNothing) {
+  const Values values = {-1, 0.5, 1};
+  EXPECT_TRUE(compared(values, values, {1, 1, 1}).constant_within());            // zero
+  EXPECT_TRUE(compared({6, 7.5, 8}, {6, 7.5, 8}, {1, 1, 1}).constant_within());  // seven
+  EXPECT_FALSE(compared({6, 7.5, 8.1}, {6, 7.5, 8}, {1, 1, 1}).constant_within());
+  EXPECT_FALSE(compared(values, values, {1, 1, 0}).constant_within());
+  EXPECT_FALSE(compared(values, values, {1, 1, kInf}).constant_within());
+  EXPECT_FALSE(compared(values, values, {}).constant_within());
+  EXPECT_TRUE(compared({-kInf, 0.5, 1}, {-kInf, 0.5, 1}, {0, 1, 1}).constant_within());
+}
+
+TEST(Comparison, OneValueIsHeldAgainstZero) {
+  EXPECT_TRUE(compared({3}, {3}, {3}).constant_within());
+  EXPECT_FALSE(compared({3}, {3}, {2.9}).constant_within());
+  EXPECT_TRUE(compared({3}, {3}, {}).constant_within(3, 1));
+  EXPECT_FALSE(compared({3}, {3}, {}).constant_within(2.9, 1));
+}
+
+TEST(Comparison, AnEnsembleDecidesByTheLargestErrorOrByAllOfThem) {
+  const Comparison c = compared({6, 7, 8}, {6, 7, 8}, {});  // spread sqrt(2/3)
+  EXPECT_TRUE(c.constant_within(1, 0.82));
+  EXPECT_FALSE(c.constant_within(0.99, 0.82));
+  EXPECT_FALSE(c.constant_within(1, 0.81));
+}
+
 TEST(Comparison, WithoutABoundOnlyEqualBitsPass) {
   EXPECT_TRUE(compared({1, 2}, {1, 2}, {}).within());
   EXPECT_FALSE(compared({1, 2}, {1, std::nextafter(2, 3)}, {}).within());

@@ -96,5 +96,15 @@ TEST(Choice, NoEntriesAtAllAreTheSame) {
   EXPECT_TRUE(choice({-1, -1}, {}, {}).same);
 }
 
+TEST(Choice, ABandAsWideAsTheScoresIsOpen) {
+  const std::vector<double> scores{3, 2, 1, -INFINITY};
+  const auto open = [&](double band) {
+    return choice({0, 1}, {0, 2}, scores, std::vector<double>(4, band)).open();
+  };
+  EXPECT_TRUE(open(1));      // two scores of it: 2, from 1 to 3
+  EXPECT_FALSE(open(0.75));  // legal, but the lowest in place of the highest would not be
+  EXPECT_FALSE(choice({0, 1}, {1, 0}, scores, std::vector<double>(4, 1)).open());
+}
+
 }  // namespace
 }  // namespace dsv4::conformance

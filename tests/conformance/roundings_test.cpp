@@ -34,6 +34,23 @@ TEST(Roundings, TheSumBehindAStageHasTheTermsOfItsEquation) {
   EXPECT_EQ(sum_of("layers.2.attn.kv.code").terms, 0);
 }
 
+TEST(Roundings, WhatIsNoSumIsAShareOfTheBound) {
+  EXPECT_DOUBLE_EQ(sum_of("layers.2.attn.wq_a.out").single, 1.0 / 4096);  // the store
+  EXPECT_DOUBLE_EQ(sum_of("layers.2.attn.qr").single, 10.0 / 1024);
+  EXPECT_EQ(sum_of("layers.2.attn.q").single, 1);  // all of it
+  EXPECT_DOUBLE_EQ(sum_of("layers.2.attn.compressor.pooled").single, 16.0 / 24);
+  EXPECT_DOUBLE_EQ(sum_of("layers.3.attn.compressor.pooled").single, 16.0 / 144);
+  EXPECT_LT(sum_of("layers.2.hc_attn.comb").single, 0.25);
+  EXPECT_EQ(sum_of("layers.2.ffn.shared").inside, 3);
+  EXPECT_EQ(sum_of("layers.2.attn.out").inside, 0);
+}
+
+TEST(Roundings, AUniformErrorHasTheSameRootMeanSquareAndStaysWithinTheBound) {
+  EXPECT_DOUBLE_EQ(rounding_model({300, true, true}, Products::fp32, kFloat32).reach(),
+                   1 / std::sqrt(300.0));
+  EXPECT_EQ(rounding_model({}, Products::fp32, kFloat32).reach(), 1);
+}
+
 TEST(Roundings, IndependentOnesGiveTheRootOfTheirNumber) {
   const RoundingModel m = rounding_model({300, true, true}, Products::fp32, kFloat32);
   EXPECT_EQ(m.unit, kFloat32);
@@ -81,6 +98,20 @@ TEST(ErrorStatistics, LargeErrorsAndLeaningOnesAreFound) {
   EXPECT_LT(leaning.rms(), leaning.rms_bound());
   EXPECT_GT(leaning.bias(), leaning.bias_bound());
   EXPECT_FALSE(leaning.within());
+}
+
+TEST(ErrorStatistics, AConstantPassesWhereValuesDifferByLessThanRoundingMakes) {
+  const auto values = [](double spread) {
+    ErrorStatistics s;
+    std::vector<Element> row;
+    for (int i = 0; i < 100; ++i)
+      row.push_back({0.1, 1, 0, 1000 + (i % 2 == 0 ? spread : -spread)});
+    s.add_row(row);
+    return s;
+  };
+  const double most = values(1).rms_bound();
+  EXPECT_TRUE(values(0.99 * most).constant_within());
+  EXPECT_FALSE(values(1.01 * most).constant_within());
 }
 
 TEST(ErrorStatistics, EqualRowsAreOne) {
