@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Optional
 
+import numpy as np
 import torch
 
 import kernels
@@ -91,7 +92,7 @@ class OfficialRun:
             module,
             checkpoint,
             rounding=args.rounding,
-            length=plan.length,
+            length=max(plan.length, args.earlier),
             layers=layers,
             mtp=plan.mtp,
             device=args.device,
@@ -127,9 +128,16 @@ class OfficialRun:
         self.recorder.values[f"{name}.code"] = padded
         self.recorder.values[f"{name}.scale"] = scales.flatten(1)
 
+    def earlier_prompt(self, ids: list[int]) -> None:
+        """Runs another prompt, so that the recorded one finds caches and states in use."""
+        self._forward(ids, 0, len(ids))
+
     def call(self, start: int, count: int) -> dict[str, torch.Tensor]:
         """One forward call of positions start … start+count-1, then the MTP blocks on its result."""
-        ids = torch.tensor([self.plan.ids], device=self.device)
+        return self._forward(self.plan.ids, start, count)
+
+    def _forward(self, prompt: list[int], start: int, count: int) -> dict[str, torch.Tensor]:
+        ids = torch.tensor([prompt], device=self.device)
         self.recorder.values = {}
         torch.set_default_dtype(self.default_type)
         with self.mode(), torch.device(self.device):
@@ -171,6 +179,9 @@ def parse_arguments(argv: Optional[list[str]]) -> argparse.Namespace:
     parser.add_argument(
         "--codes", action="store_true", help="codes and scale bytes too, beside every quantised tap that is written"
     )
+    parser.add_argument(
+        "--earlier", type=int, default=0, metavar="N", help="another prompt of N random ids runs before, unrecorded"
+    )
     parser.add_argument("--allow-unknown-revision", action="store_true")
     return parser.parse_args(argv)
 
@@ -186,6 +197,8 @@ def check(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
             found=f"--rounding {args.rounding} --device {args.device}",
             hint="--rounding official on the CPU",
         )
+    if args.mtp and args.earlier:
+        raise DumpError("--earlier runs no MTP block", found="--mtp", hint="drop one of the two")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise DumpError("no CUDA device", expected="a GPU that torch can use", hint="--device cpu")
 
@@ -211,6 +224,9 @@ def main(argv: Optional[list[str]] = None) -> int:
     check(args, checkpoint)
     plan, selection = make_plan(args, checkpoint.config, mtp=args.mtp), make_selection(args)
     run = OfficialRun(args, checkpoint, taps, selection, plan)
+    if args.earlier:
+        vocabulary = int(checkpoint.config["vocab_size"])
+        run.earlier_prompt(np.random.default_rng([args.seed, 1]).integers(0, vocabulary, args.earlier).tolist())
     with TraceWriter(
         args.output,
         rounding="exact" if args.rounding == "exact" else "official",
