@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <fstream>
+#include <stdexcept>
 
 #include <nlohmann/json.hpp>
 
@@ -65,6 +66,35 @@ std::vector<bugs::ComponentCase> component_cases() {
     if (file.path().extension() == ".h5") out.push_back(bugs::read_component_case(file.path()));
   std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
   return out;
+}
+
+bool kills(const bugs::ComponentCase& c, std::size_t bug) {
+  const std::size_t thrown[] = {bug};
+  return !bugs::misses(c, bugs::run_component(c, thrown)).empty();
+}
+
+Kill kill(Cases& cases, std::span<const std::size_t> bugs, const std::string& name) {
+  if (!name.starts_with("cases/")) return cases.run(bugs, name);
+  for (const auto& c : component_cases()) {
+    if ("cases/" + c.id != name) continue;
+    const auto missed = bugs::misses(c, bugs::run_component(c, bugs));
+    if (missed.empty()) return {};
+    const bugs::Miss& first = missed.front();
+    return {true, first.name, fmt::format("error {:.2e}, bound {:.2e}", first.error, first.bound)};
+  }
+  throw std::invalid_argument(name + ": no such case");
+}
+
+// Most cases are asked about the reported bugs; three small ones that show all stages about the
+// systematic mutants too; official numerics, where an ensemble judges, about what only they show.
+bool measured(const bugs::Bug& bug, const std::string& name) {
+  const bool small = name == "tiny_prefill33_decode4" || name == "tiny_prefill4_optional" ||
+                     name == "tiny_chunks_transformers" || name.starts_with("cases/");
+  if (!bug.planted()) return false;
+  if (name.starts_with("official_") || name.starts_with("float32_"))
+    return bug.golden == name || (!bug.systematic && bug.golden.starts_with("official_")) ||
+           bug.id == "M13" || bug.id == "M65";
+  return small || !bug.systematic || bug.golden == name;
 }
 
 }  // namespace dsv4::testing

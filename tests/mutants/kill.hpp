@@ -42,5 +42,12 @@ class Cases {
 
 // Every case of golden/cases, by id.
 std::vector<bugs::ComponentCase> component_cases();
+bool kills(const bugs::ComponentCase& c, std::size_t bug);
+
+// On a golden, or on "cases/ID".
+Kill kill(Cases& cases, std::span<const std::size_t> bugs, const std::string& name);
+
+// Whether conformance/bugs/kills.tsv says of this pair if the case kills the bug.
+bool measured(const bugs::Bug& bug, const std::string& name);
 
 }  // namespace dsv4::testing

@@ -4,6 +4,7 @@
 //
 //   dsv4_bug_table [--bugs GLOB] [--case NAME]…      (default: the case that the catalogue names)
 //   dsv4_bug_table --all                             conformance/bugs/kills.tsv: minutes
+//   dsv4_bug_table --kills GLOB                      its lines for these cases only
 #include <cstdio>
 #include <cstring>
 #include <fmt/format.h>
@@ -13,7 +14,6 @@
 #include <unistd.h>
 #include <vector>
 
-#include "conformance/bugs/components.hpp"
 #include "core/taps.hpp"
 #include "mutants/kill.hpp"
 
@@ -31,7 +31,7 @@ void one(dsv4::testing::Cases& cases, std::size_t number, const std::string& gol
   const pid_t child = fork();
   if (child == 0) {
     const std::size_t thrown[] = {number};
-    const auto kill = cases.run(thrown, golden);
+    const auto kill = dsv4::testing::kill(cases, thrown, golden);
     print(bug, golden,
           fmt::format("{}\t{}\t{}", kill.killed ? "killed" : "survived", kill.tap, kill.detail));
     _exit(0);
@@ -44,23 +44,12 @@ void one(dsv4::testing::Cases& cases, std::size_t number, const std::string& gol
 
 using Kills = std::function<bool(std::size_t)>;
 
-// Most cases are asked about the reported bugs; three small ones that show all stages about the
-// systematic mutants too; official numerics, where an ensemble judges, about what only they show.
-bool asked(const Bug& bug, const std::string& name) {
-  const bool small = name == "tiny_prefill33_decode4" || name == "tiny_prefill4_optional" ||
-                     name == "tiny_chunks_transformers" || name.starts_with("cases/");
-  if (name.starts_with("official_") || name.starts_with("float32_"))
-    return bug.golden == name || (!bug.systematic && bug.golden.starts_with("official_")) ||
-           bug.id == "M13" || bug.id == "M65";
-  return small || !bug.systematic || bug.golden == name;
-}
-
 // A line of kills.tsv: the case, and who dies of it. A child process for each, as above.
 void line(const std::string& name, const Kills& kills) {
   std::string ids;
   const auto& bugs = dsv4::bugs::catalogue();
   for (std::size_t i = 0; i < bugs.size(); ++i) {
-    if (!bugs[i].planted() || !asked(bugs[i], name)) continue;
+    if (!dsv4::testing::measured(bugs[i], name)) continue;
     const pid_t child = fork();
     if (child == 0) _exit(kills(i) ? 1 : 0);
     int status = 0;
@@ -72,18 +61,17 @@ void line(const std::string& name, const Kills& kills) {
   std::fflush(stdout);
 }
 
-void all(dsv4::testing::Cases& cases) {
+void table(dsv4::testing::Cases& cases, const std::string& glob) {
   for (const std::string& golden : cases.names()) {
+    if (!dsv4::glob_match(glob, golden)) continue;
     line(golden, [&](std::size_t bug) {
       const std::size_t thrown[] = {bug};
       return cases.run(thrown, golden).killed;
     });
   }
   for (const auto& c : dsv4::testing::component_cases()) {
-    line("cases/" + c.id, [&](std::size_t bug) {
-      const std::size_t thrown[] = {bug};
-      return !dsv4::bugs::misses(c, dsv4::bugs::run_component(c, thrown)).empty();
-    });
+    if (!dsv4::glob_match(glob, "cases/" + c.id)) continue;
+    line("cases/" + c.id, [&](std::size_t bug) { return dsv4::testing::kills(c, bug); });
   }
 }
 
@@ -97,10 +85,8 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--case") == 0) goldens.emplace_back(argv[i + 1]);
   }
   dsv4::testing::Cases cases;
-  if (argc == 2 && std::strcmp(argv[1], "--all") == 0) {
-    all(cases);
-    return 0;
-  }
+  if (argc == 2 && std::strcmp(argv[1], "--all") == 0) return table(cases, "*"), 0;
+  if (argc == 3 && std::strcmp(argv[1], "--kills") == 0) return table(cases, argv[2]), 0;
   const auto& bugs = dsv4::bugs::catalogue();
   for (std::size_t number = 0; number < bugs.size(); ++number) {
     if (!bugs[number].planted() || !dsv4::glob_match(glob, bugs[number].id)) continue;
