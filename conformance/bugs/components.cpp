@@ -1,82 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// Each component of a case file, called in the planted copy.
-#include "conformance/bugs/components.hpp"
-
+// Each component of a case file but those of attention, called in the planted copy.
 #include <algorithm>
-#include <functional>
-#include <list>
-#include <utility>
 
-#include "conformance/bugs/mutants.hpp"
-#include "core/error.hpp"
+#include "conformance/bugs/component_given.hpp"
 #include "mutants/core/quantize.hpp"
-#include "mutants/reference/attention.hpp"
 #include "mutants/reference/experts.hpp"
 #include "mutants/reference/gate.hpp"
 #include "mutants/reference/hadamard.hpp"
+#include "mutants/reference/linear.hpp"
 #include "mutants/reference/mhc.hpp"
+#include "mutants/reference/mtp.hpp"
 #include "mutants/reference/rms_norm.hpp"
 #include "mutants/reference/rope.hpp"
-#include "mutants/switches.hpp"
+
+namespace dsv4_mutants::reference {
+Real log_sum_exp_of(const Row& x);  // hooks.toml
+}
 
 namespace dsv4::bugs {
 namespace {
 
 namespace copy = dsv4_mutants::reference;
 using dsv4_mutants::ModelConfig;
-using Doubles = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-// Keeps what a component taps, under the leaf of its name.
-class Keep : public dsv4_mutants::TapSink {
- public:
-  void on_call(std::int64_t, std::int64_t) override {}
-  bool wants(std::string_view) const override { return false; }
-  void on_value(dsv4_mutants::TapEvent& e) override {
-    const Index rows = e.shape.empty() ? 1 : e.shape[0];
-    taken[leaf(e.name)] = Eigen::Map<const Mat>(e.values.data(), rows,
-                                                std::ssize(e.values) / std::max<Index>(1, rows));
-  }
-  void on_index(dsv4_mutants::IndexEvent& e) override {
-    const Eigen::Map<const IntMat> values(e.values.data(), e.shape[0], e.shape[1]);
-    taken[leaf(e.name)] = values.cast<Real>();
-  }
-  Arrays taken;
-
- private:
-  static std::string leaf(std::string_view name) {
-    return std::string(name.substr(name.rfind('.') + 1));
-  }
-};
-
-// Inputs by name, and the settings of the case.
-class Given {
- public:
-  explicit Given(const ComponentCase& c) : case_(c) {}
-  const Mat& operator()(const std::string& name) const { return case_.inputs.at(name); }
-  bool has(const std::string& name) const { return case_.inputs.contains(name); }
-  Row row(const std::string& name) const { return case_.inputs.at(name).row(0); }
-  double number(const std::string& name) const { return case_.config.at(name); }
-  std::int64_t whole(const std::string& name) const {
-    return static_cast<std::int64_t>(case_.config.at(name));
-  }
-  // A matrix as a weight; it lives as long as this.
-  dsv4_mutants::Weight weight(const std::string& name) {
-    held_.push_back(case_.inputs.at(name).cast<double>());
-    return dsv4_mutants::as_weight(held_.back(), name);
-  }
-  template <class T>
-  std::vector<T> list(const std::string& name) const {
-    const Mat& m = case_.inputs.at(name);
-    std::vector<T> out(static_cast<std::size_t>(m.size()));
-    std::transform(m.data(), m.data() + m.size(), out.begin(),
-                   [](Real v) { return static_cast<T>(v); });
-    return out;
-  }
-
- private:
-  const ComponentCase& case_;
-  std::list<Doubles> held_;
-};
 
 Arrays norm(Given& g) {
   return {{"y", copy::rms_norm(g("x"), g.row("weight"), static_cast<Real>(g.number("eps")))}};
@@ -131,40 +76,43 @@ Arrays hc_post(Given& g) {
   return {{"streams_out", copy::hc_post(c, g("y"), g("streams"), {{}, g("post"), g("comb")}, {})}};
 }
 
-Arrays compress(Given& g) {
-  const std::int64_t ratio = g.whole("ratio");
+Arrays hc_head(Given& g) {
   ModelConfig c;
+  c.hc_mult = g("fn").rows();
+  c.norm_eps = g.number("norm_eps");
+  c.hc_eps = g.number("hc_eps");
+  Keep keep;
+  dsv4_mutants::Tap tap(keep);
+  tap.bind("s", g("streams").rows())
+      .bind("n", c.hc_mult)
+      .bind("d", g("streams").cols() / c.hc_mult);
+  copy::hc_head(c, {g.weight("fn"), g.row("base"), g.row("scale")}, g("streams"), tap);
+  return keep.taken;
+}
+
+Arrays mtp_input(Given& g) {
+  ModelConfig c;
+  c.dim = g("e").cols();
+  c.hc_mult = g("streams").cols() / c.dim;
   c.norm_eps = g.number("eps");
-  const copy::CompressorWeights w{g("ape"), g.weight("wkv"), g.weight("wgate"), g.row("norm")};
-  copy::CompressorCache cache(ratio, w.norm.size());
-  Mat pooled(0, w.norm.size());
-  std::int64_t start = 0;
-  for (const auto rows : g.list<std::int64_t>("calls")) {
-    Keep keep;
-    dsv4_mutants::Tap tap(keep);
-    tap.bind("s", rows);
-    const Mat x = g("x").middleRows(start, rows);
-    dsv4_mutants::place() = {ratio, 0, start, rows, 1, false};
-    copy::compress(c, ratio, w, g.row("frequencies"), copy::EntryUse::attention, x, start, cache,
-                   tap);
-    start += rows;
-    if (!keep.taken.contains("pooled")) continue;
-    const Mat more = keep.taken["pooled"];
-    pooled.conservativeResize(pooled.rows() + more.rows(), Eigen::NoChange);
-    pooled.bottomRows(more.rows()) = more;
-  }
-  return {{"pooled", pooled}, {"entries", Mat(cache.entries.view())}};
+  copy::MtpWeights w;
+  w.e_proj = g.weight("e_proj");
+  w.h_proj = g.weight("h_proj");
+  w.enorm = g.row("enorm");
+  w.hnorm = g.row("hnorm");
+  return {{"x", copy::mtp_input(c, w, g("streams"), g("e"), {})}};
 }
 
-Arrays choose(Given& g) {
-  return {{"chosen", copy::top_k(g("scores"), g.whole("k")).cast<Real>()}};
-}
-
-Arrays attend(Given& g) {
-  const auto chosen = g.list<std::int32_t>("chosen");
-  const copy::Sight sight{g.whole("window_first"), g.whole("window_count"), chosen.data(),
-                          std::ssize(chosen), 0};
-  return {{"o", copy::core_attention(g("q"), g("raw"), g("entries"), sight, g.row("sink")).o}};
+// Model::head, whose parts have no name of their own there.
+Arrays head(Given& g) {
+  const Mat x = hc_head(g).at("x");
+  const Mat y = copy::rms_norm(x, g.row("norm"), static_cast<Real>(g.number("norm_eps")));
+  const Mat z = copy::linear(y, g.weight("head"));
+  const auto next = g.list<Index>("next_ids");
+  Mat p(1, z.rows());
+  for (Index i = 0; i < z.rows(); ++i)
+    p(0, i) = z(i, next[static_cast<std::size_t>(i)]) - copy::log_sum_exp_of(z.row(i));
+  return {{"y", y}, {"logits", z}, {"logprobs", p}};
 }
 
 Arrays gate(Given& g) {
@@ -187,6 +135,32 @@ Arrays swiglu(Given& g) {
   return {
       {"hidden",
        copy::swiglu(g("gate"), g("up"), g("weight"), static_cast<Real>(g.number("limit"))).hidden}};
+}
+
+Arrays moe(Given& g) {
+  ModelConfig c;
+  const Index experts = g("weight").rows(), d = g("x").cols(), f = g("w1").cols() / d;
+  c.dim = d;
+  c.moe_inter_dim = f;
+  c.n_routed_experts = experts;
+  c.n_activated_experts = g.whole("active");
+  c.route_scale = g.number("route_scale");
+  c.swiglu_limit = g.number("limit");
+  copy::MoeWeights w;
+  w.gate = {g.weight("weight"), g.row("bias"), {}};
+  for (Index e = 0; e <= experts; ++e) {
+    const copy::ExpertWeights one{g.weight("w1", e, d), g.weight("w2", e, f), g.weight("w3", e, d)};
+    if (e < experts)
+      w.experts.push_back(one);
+    else
+      w.shared_experts = one;
+  }
+  const std::vector<std::int32_t> ids(static_cast<std::size_t>(g("x").rows()), 0);
+  Keep keep;
+  dsv4_mutants::Tap tap(keep);
+  tap.bind("s", g("x").rows()).bind("d", d);
+  copy::moe(c, w, g("x"), ids, tap);
+  return keep.taken;
 }
 
 Arrays dequantised(Given& g, dsv4_mutants::DType dtype) {
@@ -225,10 +199,10 @@ Arrays quantise(Given& g) {
   return {{"value", row(x)}, {"scale", row(scales)}};
 }
 
-using Function = std::function<Arrays(Given&)>;
+}  // namespace
 
-const std::map<std::string, Function>& components() {
-  static const std::map<std::string, Function> all = {
+const Components& stage_components() {
+  static const Components all = {
       {"rms_norm", norm},
       {"rms_norm_heads", norm_heads},
       {"hadamard", transform},
@@ -237,11 +211,12 @@ const std::map<std::string, Function>& components() {
       {"sinkhorn", sinkhorn},
       {"hc_pre", hc_pre},
       {"hc_post", hc_post},
-      {"compress", compress},
-      {"top_k", choose},
-      {"core_attention", attend},
+      {"hc_head", hc_head},
+      {"mtp_input", mtp_input},
+      {"head", head},
       {"gate", gate},
       {"swiglu", swiglu},
+      {"moe", moe},
       {"weight_fp8", [](Given& g) { return dequantised(g, dsv4_mutants::DType::F8_E4M3); }},
       {"weight_fp4", [](Given& g) { return dequantised(g, dsv4_mutants::DType::I8); }},
       {"encode_e4m3", [](Given& g) { return encoded(g, dsv4_mutants::encode_e4m3); }},
@@ -249,21 +224,6 @@ const std::map<std::string, Function>& components() {
       {"quantise", quantise},
   };
   return all;
-}
-
-}  // namespace
-
-Arrays run_component(const ComponentCase& c, std::span<const std::size_t> thrown) {
-  const auto it = components().find(c.component);
-  if (it == components().end()) {
-    throw TraceError(c.id + ": no component " + c.component, "golden/cases/schema.md lists them");
-  }
-  dsv4_mutants::switches().reset();
-  for (const std::size_t bug : thrown) dsv4_mutants::switches().set(bug);
-  dsv4_mutants::codec_thrown() = true;
-  dsv4_mutants::place() = {128, 0, 0, 1, 16, false};
-  Given given(c);
-  return it->second(given);
 }
 
 }  // namespace dsv4::bugs

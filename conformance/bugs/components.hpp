@@ -18,7 +18,7 @@ using Arrays = std::map<std::string, Mat>;  // the first axis as rows; vectors a
 struct ComponentCase {
   std::string id, component;
   std::map<std::string, double> config;
-  Arrays inputs, expected, scale;  // no scale: exact
+  Arrays inputs, expected, bound;  // of float64; no bound: exact
 };
 
 // Throws TraceError for a file that is no case/1.
@@ -30,7 +30,7 @@ struct Miss {
   double error = 0;
   double bound = 0;
 };
-// What lies outside its bound, unit roundoff times scale, or is missing. Empty: all is right.
-std::vector<Miss> misses(const ComponentCase& c, const Arrays& got, double unit = 0x1p-53);
+// What lies outside its bound, or is missing. Empty: all is right.
+std::vector<Miss> misses(const ComponentCase& c, const Arrays& got);
 
 }  // namespace dsv4::bugs

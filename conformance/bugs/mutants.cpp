@@ -11,6 +11,11 @@
 #include "mutants/reference/model.hpp"
 #include "mutants/switches.hpp"
 
+namespace dsv4_mutants::reference {
+std::int64_t&
+run();  // hooks.toml: what a mistake keeps from prompt to prompt must not reach the next run
+}
+
 namespace dsv4::bugs {
 namespace {
 
@@ -119,6 +124,7 @@ class Mutant : public conformance::Backend {
     dsv4_mutants::switches().reset();
     for (const std::size_t bug : thrown_) dsv4_mutants::switches().set(bug);
     dsv4_mutants::codec_thrown() = reads_otherwise_;
+    ++dsv4_mutants::reference::run();
   }
 
   using Opened = std::shared_ptr<const dsv4_mutants::Checkpoint>;

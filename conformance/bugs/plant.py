@@ -77,6 +77,10 @@ def check(bug, where):
         raise PlantError(f"{name}: a {bug['class']} bug needs a plant, a case and a tap")
     if not planted and (bug.get("plant") or not bug.get("reason")):
         raise PlantError(f"{name}: class {bug['class']} needs a reason and no plant")
+    if (bug["class"] == "harness") != bool(bug.get("check")):
+        raise PlantError(f"{name}: a harness bug needs a check, the test that the suite does not make it, and no other bug has one")
+    if bug.get("check") and not re.fullmatch(r"tests/[\w/]+\.(py::test_\w+|cpp::\w+\.\w+)", bug["check"]):
+        raise PlantError(f"{name}: check {bug['check']!r}, expected tests/ROOM/FILE.py::test_NAME or tests/ROOM/FILE.cpp::SUITE.NAME")
 
 
 def plants_of(bugs):

@@ -16,8 +16,9 @@ SETTLED = {
     "S-slot_weights-sign-1": {"equivalent": "a softmax does not change with what is taken out of its exponent, until it overflows beyond 700"},
     "S-hadamard-last-2": {"equivalent": "half is a power of two below n, and none lies between n - 1 and n"},
     "S-hadamard-last-3": {"equivalent": "blocks begin at multiples of an even width, and none begins at the last column"},
-    "S-index-last-1": {"equivalent": "the loop over tiles runs only when nobody watches the scores; tests/properties compares it with the watched path"},
-    "S-index-first-1": {"equivalent": "the loop over tiles runs only when nobody watches the scores; tests/properties compares it with the watched path"},
+    # The loop over tiles runs when nobody watches the scores: in the case of one component.
+    "S-index-last-1": {"case": "cases/index", "tap": "layers.L.attn.indexer.topk_idxs"},
+    "S-index-first-1": {"case": "cases/index", "tap": "layers.L.attn.indexer.topk_idxs"},
     # Seen at the experts' own taps.
     "S-visits-last-1": {"case": "tiny_prefill4_optional"},
     "S-visits-last-2": {"case": "tiny_prefill4_optional"},

@@ -20,11 +20,12 @@ def _file(path):
 
 def _attributes(case):
     texts = {k: case[k] for k in ("id", "component", "what", "equation", "producer")}
-    return {"dsv4_schema": "case/1", **texts, "flags": ",".join(case["flags"]), "config_json": json.dumps(case["config"])}
+    lists = {k: ",".join(case[k]) for k in ("flags", "port_only")}
+    return {"dsv4_schema": "case/1", **texts, **lists, "config_json": json.dumps(case["config"])}
 
 
 def _arrays(case):
-    for part in ("inputs", "expected", "scale"):
+    for part in ("inputs", "expected", "bound"):
         for name, array in case[part].items():
             yield f"{part}/{name}", np.ascontiguousarray(array)
 
@@ -45,7 +46,7 @@ def write_hdf5(path, case):
 
 
 def write_safetensors(path, case):
-    """Eight bytes of header length, the header as JSON, the values; names are inputs.x, expected.y, scale.y."""
+    """Eight bytes of header length, the header as JSON, the values; names are inputs.x, expected.y, bound.fp32.y."""
     kinds = {"f8": "F64", "i4": "I32", "u1": "U8"}
     header, data = {"__metadata__": _attributes(case)}, b""
     for name, array in _arrays(case):

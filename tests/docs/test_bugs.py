@@ -2,12 +2,14 @@
 """docs/bugs.md is what the catalogue and the measured kills give; the catalogue says nothing that is not so."""
 
 import csv
+import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
 
+import h5py
 import pytest
 
 ROOT = pathlib.Path(os.environ.get("DSV4_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
@@ -56,16 +58,52 @@ def test_taps_of_the_catalogue_exist():
 
 def test_every_reported_number_has_an_entry():
     numbers = {int(m[1]) for b in CATALOGUE if (m := re.match(r"M(\d+)", b["id"]))}
-    assert numbers == set(range(1, 86))
+    assert numbers == set(range(1, 87))
 
 
 def test_reported_bugs_have_links_of_the_right_form():
+    """Or they say where else they were seen."""
     for bug in CATALOGUE:
         if bug.get("systematic"):
             continue
-        assert bug.get("links"), bug["id"]
-        for link in bug["links"]:
+        assert bug.get("links") or bug.get("source"), bug["id"]
+        for link in bug.get("links", []):
             assert re.fullmatch(r"[\w.-]+/[\w.-]+(/(pull|issues)/\d+)?", link), (bug["id"], link)
+
+
+@pytest.mark.parametrize("bug", [b for b in CATALOGUE if b["class"] == "harness"], ids=lambda b: b["id"])
+def test_the_check_of_a_harness_bug_exists(bug):
+    file, _, name = bug["check"].partition("::")
+    suite, _, test = name.partition(".")
+
+    wanted = f"TEST({suite}, {test})" if test else f"def {name}("
+    assert wanted in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize("change, problem", [({"check": ""}, "needs a check"), ({"check": "somewhere"}, "expected tests/"),
+                                             ({"class": "not applicable"}, "no other bug has one")])
+def test_a_harness_bug_without_a_check_is_an_error(change, problem):
+    bug = next(b for b in CATALOGUE if b["class"] == "harness")
+
+    with pytest.raises(plant.PlantError, match=problem):
+        plant.check({**bug, **change}, "x.toml")
+
+
+def test_no_expected_value_comes_from_the_code_under_test():
+    """Goldens name their producer twice, in the bundle and in the file; cases are made by code that neither includes nor runs ours."""
+    producers = {"official": "official model.py ", "transformers": "transformers "}
+    bundle = json.loads((ROOT / "golden" / "bundle.json").read_text())["goldens"]
+    assert {ROOT / file for file in bundle} == set((ROOT / "golden").glob("*.h5"))
+    for file, golden in bundle.items():
+        with h5py.File(ROOT / file) as trace:
+            assert str(trace.attrs["producer"]).startswith(producers[golden["producer"]]), file
+
+    for case in json.loads((ROOT / "golden" / "cases" / "index.json").read_text())["cases"]:
+        assert re.fullmatch(r"(ml_dtypes [\d.]+( and )?)?(scalar twin)?", case["producer"]), case["id"]
+    makers = {path.stem for path in (ROOT / "golden" / "cases").glob("*.py")}
+    for path in (ROOT / "golden" / "cases").glob("*.py"):
+        imported = set(re.findall(r"^(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE))
+        assert imported <= makers | {"hashlib", "heapq", "itertools", "json", "math", "os", "pathlib", "h5py", "ml_dtypes", "numpy"}
 
 
 def planted(**changes):
