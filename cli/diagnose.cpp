@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/diagnose.hpp"
 
+#include <cmath>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <memory>
@@ -23,7 +24,7 @@ using nlohmann::ordered_json;
 
 struct Options {
   std::string trace, model, arith, names;
-  double seconds = 60;
+  double seconds = 30;
   bool json = false, quiet = false;
 };
 
@@ -45,7 +46,10 @@ ordered_json to_json(const bugs::Explanation& e) {
     }
     parts.push_back({{"tap", p.tap}, {"bugs", known}});
   }
-  ordered_json j{{"ids", ids}, {"explained", e.explained}, {"parts", parts}};
+  ordered_json j{{"ids", ids},
+                 {"explained", e.explained},
+                 {"explained_at_first", e.explained_at_first},
+                 {"parts", parts}};
   j["remaining_difference"] =
       e.remaining.empty() ? ordered_json(nullptr) : ordered_json(e.remaining);
   return j;
@@ -62,6 +66,9 @@ ordered_json to_json(const bugs::Diagnosis& d) {
           {"first_difference", report.at("first_difference")},
           {"candidates", candidates},
           {"nearest", d.nearest ? to_json(*d.nearest) : ordered_json(nullptr)},
+          {"notes", d.notes},
+          {"complete", d.complete()},
+          {"untried", d.untried},
           {"runs", d.runs}};
 }
 
@@ -84,10 +91,27 @@ void print(const bugs::Explanation& e) {
                p.tap);
     print(p);
   }
-  fmt::print("  explains {:.6f} of the difference\n", e.explained);
-  if (!e.remaining.empty())
-    fmt::print("  what is left begins at {} and is explained by none of the known mistakes\n",
-               e.remaining);
+  if (e.remaining.empty()) {
+    fmt::print("  explains {:.6f} of the difference\n", e.explained);
+    return;
+  }
+  fmt::print("  explains {:.6f} of the first difference, {:.6f} of all\n", e.explained_at_first,
+             e.explained);
+  fmt::print("  what is left begins at {} and is explained by none of the known mistakes\n",
+             e.remaining);
+}
+
+void print_nearest(const bugs::Explanation& e) {
+  fmt::print("; nearest is {}, which explains {:.4f} of the first difference",
+             fmt::join(e.parts.front().ids, ", "), e.explained_at_first);
+  if (std::isfinite(e.explained)) fmt::print(" and {:.4f} of all", e.explained);
+}
+
+void print_untried(const bugs::Diagnosis& d, double seconds) {
+  fmt::print(
+      "\nnot all known mistakes were tried: the time of {:g} s was over with {} run{} due; use "
+      "--seconds N\n",
+      seconds, d.untried, d.untried == 1 ? "" : "s");
 }
 
 void print(const bugs::Diagnosis& d) {
@@ -106,11 +130,9 @@ void print(const bugs::Diagnosis& d) {
   }
   for (const auto& e : d.candidates) print(e);
   if (!d.candidates.empty()) return;
-  fmt::print("\nnone of the known mistakes gives these numbers");
-  if (d.nearest) {
-    fmt::print("; nearest is {}, which explains {:.4f} of them",
-               fmt::join(d.nearest->parts.front().ids, ", "), d.nearest->explained);
-  }
+  fmt::print("\nnone of the known mistakes{} gives these numbers",
+             d.complete() ? "" : " that were tried");
+  if (d.nearest) print_nearest(*d.nearest);
   fmt::print("\n");
 }
 
@@ -128,10 +150,13 @@ int run(const Options& o) {
   d.report.trace = o.trace;
   progress.finish();
   for (const auto& note : d.report.notes) say(o.quiet, "note: {}", note);
+  if (!o.json)
+    for (const auto& note : d.notes) fmt::print("note: {}\n", note);
   if (o.json) {
     fmt::print("{}\n", to_json(d).dump(2));
   } else {
     print(d);
+    if (!d.complete()) print_untried(d, o.seconds);
   }
   return d.report.exit_code();
 }
@@ -147,7 +172,7 @@ void add_diagnose(CLI::App& app, int& exit_code) {
   c->add_option("--names", o->names,
                 "Table of the port's own names: theirs, ours, transform (docs/diagnose.md)");
   c->add_option("--arith", o->arith, "What the port does on purpose at the rounding sites");
-  c->add_option("--seconds", o->seconds, "Begin no new suspect after so long")
+  c->add_option("--seconds", o->seconds, "Time for trying known mistakes")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   c->add_flag("--json", o->json, "Print the diagnosis as JSON");

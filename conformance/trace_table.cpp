@@ -213,6 +213,7 @@ void TraceTable::load(Slot& s) {
 }
 
 void TraceTable::release_before(std::int64_t position) {
+  if (keeps_) return;
   for (Slot& s : slots_) {
     if (!s.loaded || calls_[s.call].end > position) continue;
     s.loaded = false;

@@ -57,8 +57,10 @@ class TraceTable {
   // The dataset of a tap in a call; null: absent.
   Slot* slot(const std::string& tap, std::size_t call);
   void load(Slot& slot);
-  // Forgets the values of datasets that end before this position.
+  // Forgets the values of datasets that end before this position, unless they are to be kept.
   void release_before(std::int64_t position);
+  // For a table that is read again and again.
+  void keep_values() { keeps_ = true; }
 
   // What the files says of how it was computed.
   bool official() const { return file_.attributes().rounding == "official"; }
@@ -79,6 +81,7 @@ class TraceTable {
   std::vector<Call> calls_;
   std::vector<Slot> slots_;
   std::map<std::string, std::vector<std::size_t>> by_tap_;  // slots in call order
+  bool keeps_ = false;
 };
 
 // The calls a reference must run so that it sees what the trace saw: the trace's own, with gaps

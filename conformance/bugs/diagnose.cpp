@@ -5,26 +5,27 @@
 #include <chrono>
 #include <cmath>
 #include <fmt/format.h>
-#include <map>
+#include <omp.h>
 #include <set>
 
+#include "conformance/bugs/forked.hpp"
+#include "conformance/bugs/judge.hpp"
 #include "conformance/bugs/reading.hpp"
-#include "conformance/trace_table.hpp"
+#include "conformance/bugs/suspects.hpp"
 #include "core/taps.hpp"
 
 namespace dsv4::bugs {
 namespace {
 
 using conformance::Result;
-using conformance::Verdict;
-using Thrown = std::vector<std::size_t>;
 
-// Fixed before any planted trace was judged (tests/mutants/diagnose_test.cpp).
-constexpr double kExplained = 0.9;      // of the first difference's squares, to be named
-constexpr double kEqualNumbers = 1e-3;  // squares that differ by less, relative: the same numbers
+// Fixed before any planted trace was judged (tests/cli/test_diagnose_unknown.py).
+constexpr double kExplained = 0.9;  // of the first difference's squares, to be named
+constexpr double kSettled = 1e-6;   // of them left: no other mistake can do better and differ
 constexpr std::size_t kFullReadings = 24;
 constexpr std::size_t kPairs = 24;
 constexpr std::size_t kStacked = 3;
+constexpr int kMostWorkers = 16;
 
 struct Suspect {
   Thrown bugs;
@@ -32,276 +33,288 @@ struct Suspect {
   double left = 1;  // share of the first difference's squares that remains
 };
 
-std::string leaf(std::string_view tap) {
-  for (const std::string_view scope : {"layers.L.", "mtp.J."})
-    if (tap.starts_with(scope)) return std::string(tap.substr(scope.size()));
-  return std::string(tap);
-}
-
-// The two hyper-connected sublayers compute the same: a mistake in one is a mistake in both.
-std::string sublayer(std::string name) {
-  for (const std::string_view scope : {"hc_ffn.", "ffn_norm."}) {
-    if (name.starts_with(scope))
-      name.replace(0, scope.size(), scope == "hc_ffn." ? "hc_attn." : "attn_norm.");
-  }
-  return name;
-}
-
 class Search {
  public:
   Search(const golden::TraceFile& trace, const Checkpoint& checkpoint,
          conformance::Backend& reference, const DiagnoseOptions& options)
-      : trace_(trace),
-        checkpoint_(checkpoint),
-        reference_(reference),
-        options_(options),
-        table_(trace, checkpoint.config()),
-        begin_(std::chrono::steady_clock::now()) {}
+      : trace_(trace), checkpoint_(checkpoint), reference_(reference), options_(options) {
+    const std::chrono::duration<double> allowed(std::min(options.seconds, 1e9));
+    limits_.deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(allowed);
+  }
 
   Diagnosis run() {
     conformance::VerifyOptions v;
     v.arithmetic = options_.arithmetic;
     out_.report = conformance::verify(trace_, checkpoint_, reference_, v);
+    Numerics numerics;
+    numerics.rounding = parse_rounding(out_.report.rounding, out_.report.trace);
+    numerics.arithmetic = options_.arithmetic;
+    reader_.emplace(trace_, checkpoint_, numerics);
+    note_missing_mtp();
     const Result* first = out_.report.first_difference();
     if (first == nullptr) return std::move(out_);
-    numerics_.rounding = parse_rounding(out_.report.rounding, out_.report.trace);
-    numerics_.arithmetic = options_.arithmetic;
-    for (const Result& r : out_.report.results) allowed_[{r.tap, r.call}] = &r;
-    right_ = read_with(reference_, {});
+    first_ = first->tap;
+    // Of a file that all processes share only one may read at a time.
+    limits_.workers = reader_->in_memory() ? std::min(kMostWorkers, omp_get_max_threads()) : 1;
+    ++out_.runs;
+    right_ = reader_->read(reference_, {});
+    judge_.emplace(out_.report, right_);
     search(*first, {}, {});
     return std::move(out_);
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  // A port may lack the draft block, and its trace then differs nowhere. Said only where everything
+  // else is there: taps of each layer, logits, and the ids that the block reads.
+  void note_missing_mtp() {
+    const ModelConfig& config = checkpoint_.config();
+    conformance::TraceTable& table = reader_->table();
+    const bool ids = !table.calls().empty() && table.calls().back().end < table.id_count();
+    if (config.n_mtp_layers == 0 || !ids || table.exposes_prefix("mtp.")) return;
+    for (std::int64_t l = 0; l < config.n_layers; ++l)
+      if (!table.exposes_prefix(fmt::format("layers.{}.attn.", l))) return;
+    if (!table.exposes("logits")) return;
+    out_.notes.emplace_back(
+        "the checkpoint has a draft block and the trace has the id that it reads, but no mtp.* "
+        "tap: "
+        "if the port should run it, its tensors may be dropped on loading (M84)");
+  }
+
   // ---- running --------------------------------------------------------------------------------
 
-  Reading read_with(conformance::Backend& backend, const Extent& extent) {
-    ++out_.runs;
-    return read(trace_, checkpoint_, backend, numerics_, extent);
-  }
-
-  Reading read_thrown(const Thrown& bugs, const Extent& extent) {
-    if (bugs.empty()) return read_with(reference_, extent);
-    return read_with(*mutant(bugs), extent);
-  }
-
   // As much of the run as the difference needs.
-  Extent extent_of(const Result& at) const {
+  Extent extent_of(const Result& at) {
     Extent e;
     e.only = at.tap;
-    const auto& config = checkpoint_.config();
-    if (at.tap.starts_with("layers.") && at.block < config.n_layers - 1) e.last_layer = at.block;
-    const auto plan = conformance::plan_calls(table_, {});
-    const auto& call = table_.calls()[static_cast<std::size_t>(at.call)];
+    const auto layers = checkpoint_.config().n_layers;
+    const std::int64_t target = at.tap == "embed"               ? 0
+                                : at.tap.starts_with("layers.") ? at.block
+                                                                : layers;
+    if (target < layers - 1) e.last_layer = target;
+    const auto plan = conformance::plan_calls(reader_->table(), {});
+    const auto& call = reader_->table().calls()[static_cast<std::size_t>(at.call)];
     for (const auto& c : plan) {
       ++e.calls;
       if (c.end >= call.end) break;
     }
+    e.first_layer = reader_->first_needed(target, e.calls);
     return e;
   }
 
-  bool late() const {
-    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin_;
-    return spent.count() > options_.seconds;
+  // What was known of a difference before its suspects are tried.
+  struct Scene {
+    Result at;
+    Thrown with;  // found already
+    Extent extent;
+    History history;
+    Reading before;
+    double squares = 0;
+  };
+
+  Scene scene_of(const Result& at, const Thrown& with) {
+    Scene s{at, with, extent_of(at), {}, {}, 0};
+    ++out_.runs;
+    s.before = reader_->read(*mutant(with), s.extent, s.history);
+    s.squares = std::max(Judge::squares_at(at.tap, s.before), 1e-300);
+    return s;
   }
 
-  // ---- judging --------------------------------------------------------------------------------
-
-  // Failed, and not only for want of the ensemble that the report's own bound comes from.
-  bool fails(const Result& r) const {
-    if (r.verdict != Verdict::failed) return false;
-    const auto it = allowed_.find({r.tap, r.call});
-    return it == allowed_.end() || !r.reason.empty() || !(r.error <= it->second->bound);
-  }
-
-  // The first difference that the verdict's own bounds do not cover.
-  std::optional<Result> first_left(const Reading& reading) const {
-    std::vector<Result> left;
-    for (const Result& r : reading.results)
-      if (fails(r)) left.push_back(r);
-    const Result* first = first_failed(left);
-    return first == nullptr ? std::nullopt : std::optional(*first);
-  }
-
-  static auto stage(const Result& r) {
-    const bool tail = r.block < 0 && r.tap != "embed";
-    return std::tuple(r.tap.starts_with("mtp."), tail ? 1 << 20 : r.block, r.order);
-  }
-
-  static double squares_at(const Reading& reading, const std::string& tap) {
-    double sum = 0;
-    for (const auto& [place, r] : reading.residuals)
-      if (place.first == tap) sum += r.squares;
-    return sum;
-  }
-
-  double scale_of(const Place& place) const {
-    const auto it = allowed_.find(place);
-    if (it == allowed_.end()) return 1;
-    const Result& r = *it->second;
-    const double bound = std::isfinite(r.bound) ? r.bound : 0;
-    const double floor = 0x1p-53 * r.magnitude;
-    return std::max(bound, floor) > 0 ? std::max(bound, floor) : 1;
-  }
-
-  double explained(const Reading& reading) const {
-    double before = 0, after = 0;
-    for (const auto& [place, r] : right_.residuals) {
-      const double scale = scale_of(place);
-      before += r.squares / (scale * scale);
-      const auto it = reading.residuals.find(place);
-      after += (it == reading.residuals.end() ? r.squares : it->second.squares) / (scale * scale);
-    }
-    return before > 0 ? std::max(0.0, 1 - after / before) : 0;
-  }
-
-  // Equal numbers: what remains is equal, place by place, or lost in the bounds.
-  bool equal(const Reading& a, const Reading& b) const {
-    return std::all_of(a.residuals.begin(), a.residuals.end(), [&](const auto& item) {
-      const auto& [place, r] = item;
-      const auto it = b.residuals.find(place);
-      if (it == b.residuals.end()) return false;
-      const double scale = scale_of(place);
-      const double noise = static_cast<double>(r.count) * scale * scale;
-      const double apart = std::abs(r.squares - it->second.squares);
-      return apart <= noise || apart <= kEqualNumbers * std::max(r.squares, it->second.squares);
-    });
-  }
-
-  // ---- suspects -------------------------------------------------------------------------------
-
-  // 0: lives where the trace differs, or at a stage on the way there that the trace does not show;
-  // 1: anywhere upstream; 2: the rest.
-  int tier(const Bug& bug, const Result& at, const TapInfo& info) const {
-    const std::string here = sublayer(leaf(info.name));
-    const std::string there = sublayer(leaf(bug.tap));
-    if (here == there) return 0;
-    const auto known = std::find_if(taps().begin(), taps().end(),
-                                    [&](const TapInfo& t) { return t.name == bug.tap; });
-    if (known == taps().end()) return 1;
-    std::string shown = bug.tap;
-    if (const auto l = shown.find(".L."); l != shown.npos)
-      shown.replace(l + 1, 1, std::to_string(std::max(0, at.block)));
-    const bool upstream = known->order <= at.order || !at.tap.starts_with("layers.");
-    if (!upstream) return 2;
-    return table_.exposes(shown) ? 1 : 0;
-  }
-
-  std::vector<std::vector<std::size_t>> tiers(const Result& at, const Thrown& with) const {
-    std::vector<std::vector<std::size_t>> out(3);
-    const auto m = find_tap(at.tap, static_cast<int>(checkpoint_.config().n_layers));
-    if (!m) return out;
-    for (std::size_t i = 0; i < catalogue().size(); ++i) {
-      const Bug& bug = catalogue()[i];
-      if (!bug.planted() || bug.kind == "equivalent") continue;
-      if (std::find(with.begin(), with.end(), i) != with.end()) continue;
-      out[static_cast<std::size_t>(tier(bug, at, *m->info))].push_back(i);
+  // Runs all of them, in processes of their own. A suspect for which there was no time is left out.
+  template <class Extents>
+  std::vector<Suspect> readings(std::vector<Thrown> all, const Extents& extent_of) {
+    const auto answer = [&](std::size_t i) {
+      Reading r = reader_->read(*mutant(all[i]), extent_of(all[i]));
+      const auto left = judge_->first_left(r);
+      r.results.clear();
+      if (left) r.results.push_back(*left);
+      return packed(r);
+    };
+    due_ += static_cast<double>(all.size());
+    const auto tick = [&] {
+      if (options_.progress) options_.progress(std::min(1.0, ++done_ / due_));
+    };
+    const std::vector<Job> jobs = run_forked(all.size(), limits_, answer, tick);
+    std::vector<Suspect> out;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (jobs[i].end == Job::End::untried) {
+        ++out_.untried;
+        continue;
+      }
+      ++out_.runs;
+      Suspect s{std::move(all[i]), {}, 1};
+      if (jobs[i].end == Job::End::answered) s.reading = unpacked(jobs[i].answer);
+      s.reading.crashed |= jobs[i].end == Job::End::died;
+      out.push_back(std::move(s));
     }
     return out;
+  }
+
+  // At the tap of the difference alone, from where each bug first acts. A bug whose text is not
+  // reached on the way there changes nothing there.
+  std::vector<Suspect> screened(const Scene& scene, const std::vector<Thrown>& added) {
+    std::vector<Thrown> all;
+    for (const Thrown& bugs : added) {
+      if (!scene.before.crashed && !start(scene, bugs)) continue;
+      all.push_back(scene.with);
+      all.back().insert(all.back().end(), bugs.begin(), bugs.end());
+    }
+    auto out = readings(std::move(all), [&](const Thrown& bugs) {
+      Extent e = scene.extent;
+      if (scene.before.crashed) return e;
+      const auto own = bugs.begin() + std::ssize(scene.with);
+      const std::int64_t layer = *start(scene, {own, bugs.end()});
+      if (layer == e.first_layer || scene.history.entering.empty()) return e;
+      e.first_layer = layer;
+      e.history = &scene.history;
+      return e;
+    });
+    for (Suspect& s : out)
+      if (!s.reading.crashed) s.left = Judge::squares_at(scene.at.tap, s.reading) / scene.squares;
+    return out;
+  }
+
+  static std::optional<std::int64_t> start(const Scene& scene, const Thrown& added) {
+    return first_layer(added, scene.history, scene.extent.first_layer);
   }
 
   // Does it explain the first difference, and shows nothing before it?
   bool passes(const Suspect& s, const Result& at) const {
     if (s.reading.crashed || s.left > 1 - kExplained) return false;
-    const auto first = first_left(s.reading);
-    return !first || stage(*first) > stage(at);
-  }
-
-  Suspect screen(const Thrown& bugs, const Extent& extent, const Result& at, double squares) {
-    Suspect s{bugs, read_thrown(bugs, extent), 1};
-    if (!s.reading.crashed) s.left = squares_at(s.reading, at.tap) / squares;
-    return s;
+    const auto first = judge_->first_left(s.reading);
+    return !first || Judge::before(at, *first);
   }
 
   // ---- the search -----------------------------------------------------------------------------
 
   void search(const Result& at, const Thrown& with, const std::vector<Part>& parts) {
-    const Extent extent = extent_of(at);
-    const Reading before = read_thrown(with, extent);
-    const double squares = std::max(squares_at(before, at.tap), 1e-300);
+    const Scene scene = scene_of(at, with);
     std::vector<Suspect> all;
-    for (const auto& suspects : tiers(at, with)) {
-      std::vector<Suspect> good;
-      for (const std::size_t bug : suspects) {
-        if (late()) break;
-        Thrown bugs = with;
-        bugs.push_back(bug);
-        Suspect s = screen(bugs, extent, at, squares);
-        (passes(s, at) ? good : all).push_back(std::move(s));
-        progress();
-      }
-      if (settle(at, with, parts, std::move(good))) return;
+    for (const Tier& tier : tiers_of(at, with, checkpoint_.config(), reader_->table())) {
+      if (try_tier(scene, tier, parts, all)) return;
       if (!with.empty()) return;  // a further mistake is looked for where it shows, not everywhere
     }
-    if (settle(at, with, parts, pairs(before, all, extent, at, squares))) return;
-    const auto best = std::min_element(
-        all.begin(), all.end(), [](const auto& a, const auto& b) { return a.left < b.left; });
-    if (best == all.end()) return;
-    out_.nearest =
-        Explanation{{{at.tap, ids({*best})}}, explained(read_thrown(best->bugs, {})), at.tap};
+    if (settle(scene, parts, pairs(scene, all))) return;
+    name_nearest(scene, all);
   }
 
-  // Two mistakes behind one difference: where single ones leave residuals a and b, both together
-  // leave about a + b - before. The best of these guesses are run.
-  std::vector<Suspect> pairs(const Reading& before, const std::vector<Suspect>& singles,
-                             const Extent& extent, const Result& at, double squares) {
-    using Vector = Eigen::Map<const Eigen::VectorXd>;
-    const auto vector = [](const Reading& r) { return Vector(r.kept.data(), std::ssize(r.kept)); };
-    std::vector<const Suspect*> usable;
-    for (const Suspect& s : singles) {
-      const bool moves = std::abs(s.left - 1) > 1e-9 && s.reading.kept.size() == before.kept.size();
-      if (moves && !s.reading.crashed) usable.push_back(&s);
+  void search_further(const Result& at, const Thrown& with, const std::vector<Part>& parts) {
+    if (Clock::now() < limits_.deadline) return search(at, with, parts);
+    const auto tiers = tiers_of(at, with, checkpoint_.config(), reader_->table());
+    out_.untried += std::ssize(tiers[0].reported) + std::ssize(tiers[0].systematic);
+  }
+
+  // What a reported mistake explains, systematic ones of its own stage may give as well; those of
+  // other stages are tried where it leaves something.
+  bool try_tier(const Scene& scene, const Tier& tier, const std::vector<Part>& parts,
+                std::vector<Suspect>& rest) {
+    std::vector<Suspect> good = try_singles(scene, tier.reported, rest);
+    Thrown now = tier.systematic, later;
+    const bool settled =
+        std::any_of(good.begin(), good.end(), [](const Suspect& s) { return s.left <= kSettled; });
+    if (settled) {
+      const auto far = std::stable_partition(now.begin(), now.end(),
+                                             [&](std::size_t bug) { return near(good, bug); });
+      later.assign(far, now.end());
+      now.erase(far, now.end());
     }
-    Eigen::MatrixXd moved(std::ssize(before.kept), std::ssize(usable));
-    for (Eigen::Index i = 0; i < moved.cols(); ++i)
-      moved.col(i) = vector(before) - vector(usable[static_cast<std::size_t>(i)]->reading);
-    const Eigen::MatrixXd gram = moved.transpose() * moved;
-    const Eigen::VectorXd along = moved.transpose() * vector(before);
-    struct Guess {
-      double left;
-      Eigen::Index a, b;
-    };
-    std::vector<Guess> guesses;
-    const double whole = vector(before).squaredNorm();
-    for (Eigen::Index a = 0; a < moved.cols(); ++a) {
-      for (Eigen::Index b = a + 1; b < moved.cols(); ++b) {
-        const double left =
-            whole - 2 * along(a) - 2 * along(b) + gram(a, a) + gram(b, b) + 2 * gram(a, b);
-        const auto tap = [&](Eigen::Index i) {
-          return catalogue()[usable[static_cast<std::size_t>(i)]->bugs.back()].tap;
-        };
-        if (tap(a) != tap(b)) guesses.push_back({left, a, b});
-      }
+    for (const Thrown& systematic : {now, later}) {
+      for (Suspect& s : try_singles(scene, systematic, rest)) good.push_back(std::move(s));
+      if (settle(scene, parts, std::move(good))) return true;
+      good.clear();
     }
-    std::sort(guesses.begin(), guesses.end(),
-              [](const Guess& a, const Guess& b) { return a.left < b.left; });
-    if (guesses.size() > kPairs) guesses.resize(kPairs);
+    return false;
+  }
+
+  static bool near(const std::vector<Suspect>& good, std::size_t bug) {
+    return std::any_of(good.begin(), good.end(), [&](const Suspect& s) {
+      return same_stage(catalogue()[s.bugs.back()].tap, catalogue()[bug].tap);
+    });
+  }
+
+  // Those that pass; the others go to `rest`.
+  std::vector<Suspect> try_singles(const Scene& scene, const Thrown& bugs,
+                                   std::vector<Suspect>& rest) {
+    std::vector<Thrown> added;
+    for (const std::size_t bug : bugs) added.push_back({bug});
     std::vector<Suspect> good;
-    for (const Guess& g : guesses) {
-      if (late()) break;
-      const Thrown both = {usable[static_cast<std::size_t>(g.a)]->bugs.back(),
-                           usable[static_cast<std::size_t>(g.b)]->bugs.back()};
-      Suspect s = screen(both, extent, at, squares);
-      if (passes(s, at)) good.push_back(std::move(s));
-    }
+    for (Suspect& s : screened(scene, added))
+      (passes(s, scene.at) ? good : rest).push_back(std::move(s));
     return good;
+  }
+
+  std::vector<Suspect> pairs(const Scene& scene, const std::vector<Suspect>& singles) {
+    std::vector<Single> usable;
+    for (const Suspect& s : singles) {
+      const bool moves =
+          std::abs(s.left - 1) > 1e-9 && s.reading.kept.size() == scene.before.kept.size();
+      if (moves && !s.reading.crashed) usable.push_back({s.bugs.back(), &s.reading.kept});
+    }
+    std::vector<Thrown> both;
+    for (const auto& [a, b] : likely_pairs(scene.before.kept, usable, kPairs))
+      both.push_back({usable[a].bug, usable[b].bug});
+    std::vector<Suspect> good = screened(scene, both);
+    std::erase_if(good, [&](const Suspect& s) { return !passes(s, scene.at); });
+    return good;
+  }
+
+  void name_nearest(const Scene& scene, const std::vector<Suspect>& all) {
+    const auto best = std::min_element(
+        all.begin(), all.end(), [](const auto& a, const auto& b) { return a.left < b.left; });
+    if (best == all.end() || best->reading.crashed) return;
+    const auto whole = readings({best->bugs}, [](const Thrown&) { return Extent{}; });
+    // Without the time for a run of everything only the first difference is known.
+    Explanation e{
+        {{scene.at.tap, ids({*best})}}, std::nan(""), std::max(0.0, 1 - best->left), scene.at.tap};
+    if (!whole.empty()) e.explained = judge_->explained(whole.front().reading);
+    out_.nearest = std::move(e);
+  }
+
+  // Screened at one tap; now everything is judged, and nothing may differ before that tap.
+  std::vector<Suspect> read_whole(const Scene& scene, std::vector<Suspect> good) {
+    std::stable_sort(good.begin(), good.end(),
+                     [](const Suspect& a, const Suspect& b) { return a.left < b.left; });
+    if (good.size() > kFullReadings) good.resize(kFullReadings);
+    std::vector<Thrown> all;
+    for (const Suspect& s : good) all.push_back(s.bugs);
+    std::vector<Suspect> whole = readings(all, [](const Thrown&) { return Extent{}; });
+    for (Suspect& s : whole) {
+      s.left = std::find_if(good.begin(), good.end(), [&](const Suspect& g) {
+                 return g.bugs == s.bugs;
+               })->left;
+    }
+    std::erase_if(whole, [&](const Suspect& s) { return !passes(s, scene.at); });
+    return whole;
   }
 
   // Those that explain the first difference, on the whole trace: equal ones become one candidate;
   // one that leaves a later difference is searched for a second mistake.
-  bool settle(const Result& at, const Thrown& with, const std::vector<Part>& parts,
-              std::vector<Suspect> good) {
-    std::stable_sort(good.begin(), good.end(),
-                     [](const Suspect& a, const Suspect& b) { return a.left < b.left; });
-    if (good.size() > kFullReadings) good.resize(kFullReadings);
-    // Screened at one tap; now everything is judged, and nothing may differ before that tap.
-    for (Suspect& s : good) s.reading = read_thrown(s.bugs, {});
-    std::erase_if(good, [&](const Suspect& s) { return !passes(s, at); });
-    if (good.empty()) return false;
+  bool settle(const Scene& scene, const std::vector<Part>& parts, std::vector<Suspect> screened) {
+    const auto groups = grouped(read_whole(scene, std::move(screened)));
+    if (groups.empty()) return false;
+    const bool whole = !judge_->first_left(groups.front().front().reading);
+    for (const auto& group : groups) {
+      const Suspect& s = group.front();
+      const auto left = judge_->first_left(s.reading);
+      if (whole && left) break;  // another explains everything
+      Explanation e{parts, judge_->explained(s.reading), judge_->explained_at(first_, s.reading),
+                    left ? left->tap : std::string{}};
+      for (Part& p : parts_of(scene, group)) e.parts.push_back(std::move(p));
+      const std::size_t named = out_.candidates.size();
+      if (left && e.parts.size() < kStacked && Judge::before(scene.at, *left))
+        search_further(*left, s.bugs, e.parts);
+      if (out_.candidates.size() == named) out_.candidates.push_back(std::move(e));
+      if (!whole) break;  // the best of those that explain a part
+    }
+    return true;
+  }
+
+  std::vector<std::vector<Suspect>> grouped(std::vector<Suspect> good) const {
     std::vector<std::vector<Suspect>> groups;
     for (Suspect& s : good) {
       const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& g) {
-        return equal(g.front().reading, s.reading);
+        return judge_->equal(g.front().reading, s.reading);
       });
       if (same == groups.end()) {
         groups.emplace_back().push_back(std::move(s));
@@ -309,39 +322,24 @@ class Search {
         same->push_back(std::move(s));
       }
     }
+    const auto rank = [&](const Suspect& s) {
+      return std::pair(!judge_->first_left(s.reading), judge_->explained(s.reading));
+    };
     std::stable_sort(groups.begin(), groups.end(), [&](const auto& a, const auto& b) {
       return rank(a.front()) > rank(b.front());
     });
-    const bool complete = !first_left(groups.front().front().reading);
-    for (const auto& group : groups) {
-      const Suspect& s = group.front();
-      const auto left = first_left(s.reading);
-      if (complete && left) break;  // another explains everything
-      Explanation e{parts, explained(s.reading), left ? left->tap : std::string{}};
-      for (Part& p : parts_of(at, with, group)) e.parts.push_back(std::move(p));
-      const std::size_t named = out_.candidates.size();
-      if (left && e.parts.size() < kStacked && stage(*left) > stage(at))
-        search(*left, s.bugs, e.parts);
-      if (out_.candidates.size() == named) out_.candidates.push_back(std::move(e));
-      if (!complete) break;  // the best of those that explain a part
-    }
-    return true;
-  }
-
-  std::pair<bool, double> rank(const Suspect& s) const {
-    return {!first_left(s.reading), explained(s.reading)};
+    return groups;
   }
 
   // A pair that was found at one difference has two parts.
-  static std::vector<Part> parts_of(const Result& at, const Thrown& with,
-                                    const std::vector<Suspect>& group) {
-    const std::size_t added = group.front().bugs.size() - with.size();
-    if (added == 1) return {{at.tap, ids(group)}};
+  static std::vector<Part> parts_of(const Scene& scene, const std::vector<Suspect>& group) {
+    const std::size_t added = group.front().bugs.size() - scene.with.size();
+    if (added == 1) return {{scene.at.tap, ids(group)}};
     std::vector<Part> out(added);
     for (std::size_t k = 0; k < added; ++k) {
       std::set<std::size_t> bugs;
-      for (const Suspect& s : group) bugs.insert(s.bugs[with.size() + k]);
-      out[k].tap = catalogue()[group.front().bugs[with.size() + k]].tap;
+      for (const Suspect& s : group) bugs.insert(s.bugs[scene.with.size() + k]);
+      out[k].tap = catalogue()[group.front().bugs[scene.with.size() + k]].tap;
       for (const std::size_t b : bugs) out[k].ids.push_back(catalogue()[b].id);
     }
     return out;
@@ -359,22 +357,17 @@ class Search {
     return out;
   }
 
-  void progress() const {
-    if (options_.progress)
-      options_.progress(
-          std::min(1.0, static_cast<double>(out_.runs) / static_cast<double>(catalogue().size())));
-  }
-
   const golden::TraceFile& trace_;
   const Checkpoint& checkpoint_;
   conformance::Backend& reference_;
   const DiagnoseOptions& options_;
-  conformance::TraceTable table_;
-  std::chrono::steady_clock::time_point begin_;
-  Numerics numerics_;
+  ForkLimits limits_;
+  std::optional<Reader> reader_;
   Diagnosis out_;
-  std::map<Place, const Result*> allowed_;
+  std::string first_;  // tap of the trace's first difference
   Reading right_;
+  std::optional<Judge> judge_;
+  double done_ = 0, due_ = 0;
 };
 
 }  // namespace

@@ -25,20 +25,26 @@ struct Part {
 struct Explanation {
   std::vector<Part> parts;
   double explained = 0;  // 1 - |trace - bug|^2 / |trace - reference|^2, taps scaled by their bounds
-  std::string remaining;  // first difference that is still there; empty: none
+  double explained_at_first = 0;  // the same at the tap of the trace's first difference alone
+  std::string remaining;          // first difference that is still there; empty: none
 };
 
 struct Diagnosis {
   conformance::Report report;           // of the true reference
   std::vector<Explanation> candidates;  // named: within the bounds where the trace first differs
   std::optional<Explanation> nearest;   // where none is named
+  std::vector<std::string> notes;       // what no difference shows
   std::int64_t runs = 0;
+  std::int64_t untried = 0;  // runs that were due when the time was over
+  bool complete() const { return untried == 0; }
 };
 
 struct DiagnoseOptions {
   std::shared_ptr<const Arithmetic> arithmetic;  // of the port, by design
   std::function<void(double fraction)> progress;
-  double seconds = 60;  // no new suspect is begun after so long
+  // After so long no suspect is begun, and those that run are stopped. Where the trace differs is
+  // found in any case.
+  double seconds = 30;
 };
 
 Diagnosis diagnose(const golden::TraceFile& trace, const Checkpoint& checkpoint,

@@ -89,6 +89,11 @@ dsv4_mutants::Numerics numerics_of(const Numerics& n) {
   return out;
 }
 
+std::bitset<dsv4_mutants::kMostBugs>& noted() {
+  static std::bitset<dsv4_mutants::kMostBugs> bugs;
+  return bugs;
+}
+
 class Mutant : public conformance::Backend {
  public:
   explicit Mutant(std::span<const std::size_t> thrown) : thrown_(thrown.begin(), thrown.end()) {
@@ -182,6 +187,21 @@ std::size_t number_of(const std::string& id) {
 
 std::unique_ptr<conformance::Backend> mutant(std::span<const std::size_t> thrown) {
   return std::make_unique<Mutant>(thrown);
+}
+
+Passed::Passed() {
+  noted().reset();
+  dsv4_mutants::passed() = &noted();
+}
+
+Passed::~Passed() { dsv4_mutants::passed() = nullptr; }
+
+std::vector<std::size_t> Passed::take() {
+  std::vector<std::size_t> out;
+  for (std::size_t bug = 0; bug < catalogue().size(); ++bug)
+    if (noted()[bug]) out.push_back(bug);
+  noted().reset();
+  return out;
 }
 
 }  // namespace dsv4::bugs

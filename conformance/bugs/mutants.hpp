@@ -37,4 +37,15 @@ std::size_t number_of(const std::string& id);
 // in time. A mistake may end a run with an exception.
 std::unique_ptr<conformance::Backend> mutant(std::span<const std::size_t> thrown);
 
+// As long as it lives, notes which bugs' planted texts the runs of mutants come past, thrown or
+// not: a bug whose text is never reached changes nothing. One at a time, and runs without threads.
+class Passed {
+ public:
+  Passed();
+  ~Passed();
+  Passed(const Passed&) = delete;
+  Passed& operator=(const Passed&) = delete;
+  std::vector<std::size_t> take();  // since the last time
+};
+
 }  // namespace dsv4::bugs

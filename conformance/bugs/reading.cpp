@@ -3,25 +3,80 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fmt/format.h>
+#include <omp.h>
+#include <optional>
 #include <set>
 
+#include "conformance/bugs/mutants.hpp"
 #include "conformance/comparer.hpp"
 #include "conformance/findings.hpp"
-#include "conformance/trace_table.hpp"
 
 namespace dsv4::bugs {
 namespace {
 
+using conformance::Call;
 using conformance::Comparer;
 using conformance::TraceTable;
 
+// Enough to guess by which two mistakes a difference comes about; all of it may be gigabytes.
+constexpr std::int64_t kMostKept = 1 << 14;
+// Of a trace that is held, and of the streams that a history holds.
+constexpr std::int64_t kMostBytes = std::int64_t{1} << 30;
+
+std::string leaving(std::int64_t layer) { return fmt::format("layers.{}.hc_ffn.out", layer); }
+
+double coarsest_unit(TraceTable& table) {
+  double unit = 0x1p-53;
+  for (const conformance::Slot& s : table.slots()) unit = std::max(unit, s.precision.unit);
+  return unit;
+}
+
+std::int64_t bytes_of(TraceTable& table) {
+  std::int64_t bytes = 0;
+  for (const conformance::Slot& s : table.slots()) bytes += s.info->size() * 8;
+  return bytes;
+}
+
+// One element in so many is kept.
+std::int64_t stride_of(TraceTable& table, const std::string& tap) {
+  std::int64_t size = 0;
+  for (const conformance::Slot& s : table.slots())
+    if (s.info->name == tap) size += s.info->size();
+  return std::max<std::int64_t>(1, (size + kMostKept - 1) / kMostKept);
+}
+
+}  // namespace
+
 // Lets the comparer put the trace's rows in place of ours, and notes by how much that moved them.
-class Measure : public TapSink {
+class Reader::Measure : public TapSink {
  public:
   Measure(Comparer& to, TraceTable& table, Reading& reading, std::string keep)
-      : to_(to), table_(table), reading_(reading), keep_(std::move(keep)) {}
+      : to_(to),
+        table_(table),
+        reading_(reading),
+        keep_(std::move(keep)),
+        stride_(stride_of(table, keep_)) {}
+
+  // Notes what enters each block, where there is room for it, and which bugs were passed.
+  void note_history(History& history, std::int64_t first_layer, std::int64_t layers, bool streams) {
+    history_ = &history;
+    passed_.emplace();
+    first_layer_ = first_layer;
+    layers_ = layers;
+    streams_ = streams;
+  }
+
+  // What was passed since the last block belongs to the head; before the first call, to the first.
+  void end_call() {
+    if (history_ == nullptr) return;
+    note_passed(calls_ == 0 ? 0 : layers_);
+    ++calls_;
+  }
 
   void on_call(std::int64_t start, std::int64_t end) override {
+    end_call();
+    layer_ = first_layer_;
     start_ = start;
     to_.on_call(start, end);
   }
@@ -30,6 +85,7 @@ class Measure : public TapSink {
   void on_value(TapEvent& event) override {
     const std::vector<Real> ours(event.values.begin(), event.values.end());
     to_.on_value(event);
+    if (history_ != nullptr && event.name == leaving(layer_)) leave_block(event);
     if (!table_.exposes(std::string(event.name))) return;
     note(event.name, ours, event.values, event.name == keep_);
   }
@@ -68,7 +124,7 @@ class Measure : public TapSink {
       if (!std::isfinite(d)) d = std::max(largest, 1.0);
       r.squares += d * d;
       r.worst = std::max(r.worst, std::abs(d));
-      if (keep) reading_.kept.push_back(d);
+      if (keep && seen_++ % stride_ == 0) reading_.kept.push_back(d);
     }
     r.count += std::ssize(ours);
   }
@@ -88,64 +144,151 @@ class Measure : public TapSink {
     r.squares += d;
     r.worst = std::max(r.worst, d);
     r.count += std::ssize(ours);
-    if (tap == keep_) reading_.kept.push_back(d);
+    if (tap == keep_ && seen_++ % stride_ == 0) reading_.kept.push_back(d);
+  }
+
+  void leave_block(const TapEvent& event) {
+    note_passed(layer_);
+    ++layer_;
+    if (!streams_) return;
+    Mat& x = history_->entering[{layer_, start_}];
+    x.resize(event.shape[0], std::ssize(event.values) / std::max<Index>(1, event.shape[0]));
+    std::copy(event.values.begin(), event.values.end(), x.data());
+  }
+
+  void note_passed(std::int64_t layer) {
+    for (const std::size_t bug : passed_->take()) {
+      const auto [at, fresh] = history_->passed.try_emplace(bug, layer);
+      at->second = std::min(at->second, layer);
+    }
   }
 
   Comparer& to_;
   TraceTable& table_;
   Reading& reading_;
   std::string keep_;
+  std::int64_t stride_ = 1;
+  std::int64_t seen_ = 0;
   std::int64_t start_ = 0;
+  History* history_ = nullptr;
+  std::optional<Passed> passed_;
+  bool streams_ = false;
+  std::int64_t first_layer_ = 0, layers_ = 0;
+  std::int64_t layer_ = 0;  // that is being computed
+  std::int64_t calls_ = 0;
 };
 
-conformance::Case request_of(const golden::TraceFile& trace, const Checkpoint& checkpoint,
-                             const TraceTable& table, const Numerics& numerics,
-                             const Extent& extent) {
+Reader::Reader(const golden::TraceFile& trace, const Checkpoint& checkpoint, Numerics numerics)
+    : trace_(trace),
+      checkpoint_(checkpoint),
+      numerics_(std::move(numerics)),
+      table_(trace, checkpoint.config()) {
+  for (const conformance::Slot& s : table_.slots()) problems_.push_back(s.problem);
+  in_memory_ = bytes_of(table_) <= kMostBytes;
+  if (!in_memory_) return;
+  table_.keep_values();
+  for (conformance::Slot& s : table_.slots())
+    if (s.problem.empty() && !s.keys.empty()) table_.load(s);
+}
+
+conformance::RowRef Reader::entering(std::int64_t layer, std::int64_t position) {
+  const conformance::RowRef ref = table_.find(leaving(layer - 1), position);
+  const ModelConfig& config = checkpoint_.config();
+  return ref.slot && ref.slot->width == config.hc_mult * config.dim ? ref : conformance::RowRef{};
+}
+
+std::int64_t Reader::first_needed(std::int64_t layer, std::size_t calls) {
+  const auto plan = conformance::plan_calls(table_, {});
+  if (plan.empty()) return 0;
+  const std::int64_t end = plan[(calls == 0 ? plan.size() : std::min(calls, plan.size())) - 1].end;
+  for (; layer > 0; --layer) {
+    std::int64_t position = 0;
+    while (position < end && entering(layer, position).slot != nullptr) ++position;
+    if (position == end) break;
+  }
+  return layer;
+}
+
+conformance::Case Reader::request(const Extent& extent) const {
   conformance::Case request;
-  request.id = trace.path().string();
-  request.checkpoint = &checkpoint;
-  for (const std::int64_t id : trace.input_ids())
+  request.id = trace_.path().string();
+  request.checkpoint = &checkpoint_;
+  for (const std::int64_t id : trace_.input_ids())
     request.ids.push_back(static_cast<std::int32_t>(id));
-  request.calls = conformance::plan_calls(table, {});
+  request.calls = conformance::plan_calls(table_, {});
   if (extent.calls > 0 && extent.calls < request.calls.size()) request.calls.resize(extent.calls);
-  request.numerics = numerics;
+  request.numerics = numerics_;
+  request.first_layer = extent.first_layer;
   request.last_layer = extent.last_layer;
-  request.mtp =
-      extent.last_layer < 0 && checkpoint.config().n_mtp_layers > 0 && table.exposes_prefix("mtp.");
+  const bool wanted = extent.only.empty() || extent.only.starts_with("mtp.");
+  request.mtp = wanted && extent.last_layer < 0 && checkpoint_.config().n_mtp_layers > 0 &&
+                table_.exposes_prefix("mtp.");
   return request;
 }
 
-double coarsest_unit(TraceTable& table) {
-  double unit = 0x1p-53;
-  for (const conformance::Slot& s : table.slots()) unit = std::max(unit, s.precision.unit);
-  return unit;
+std::function<Mat(const Call&)> Reader::streams(const Extent& extent) {
+  const std::int64_t layer = extent.first_layer;
+  if (extent.history != nullptr)
+    return [&extent, layer](const Call& c) {
+      return extent.history->entering.at({layer, c.start});
+    };
+  return [this, layer](const Call& c) {
+    Mat x(c.end - c.start, checkpoint_.config().hc_mult * checkpoint_.config().dim);
+    for (auto p = c.start; p < c.end; ++p) {
+      const conformance::RowRef ref = entering(layer, p);
+      const double* row = ref.slot->values.data() + ref.row * ref.slot->width;
+      x.row(p - c.start) = Eigen::Map<const Eigen::RowVectorXd>(row, x.cols()).cast<Real>();
+    }
+    return x;
+  };
 }
 
-}  // namespace
-
-Reading read(const golden::TraceFile& trace, const Checkpoint& checkpoint,
-             conformance::Backend& backend, const Numerics& numerics, const Extent& extent) {
-  const ModelConfig& config = checkpoint.config();
+Reading Reader::run(conformance::Backend& backend, const Extent& extent, History* history) {
+  const ModelConfig& config = checkpoint_.config();
   Reading reading;
-  TraceTable table(trace, config);
-  const conformance::Case request = request_of(trace, checkpoint, table, numerics, extent);
+  conformance::Case request = this->request(extent);
+  const std::int64_t end = request.calls.empty() ? 0 : request.calls.back().end;
   conformance::VerifyOptions options;
   options.last_layer = extent.last_layer;
   if (!extent.only.empty()) options.selection.taps = {extent.only};
-  Comparer comparer(table, config, conformance::Mode::local, options.selection,
-                    coarsest_unit(table));
-  Measure sink(comparer, table, reading, extent.only);
+  // An earlier run may have found that its own values have another shape than the trace's.
+  for (std::size_t i = 0; i < problems_.size(); ++i) table_.slots()[i].problem = problems_[i];
+  Comparer comparer(table_, config, conformance::Mode::local, options.selection,
+                    coarsest_unit(table_));
+  if (extent.first_layer > 0) {
+    request.streams = streams(extent);
+    for (std::int64_t p = 0; p < end; ++p)
+      if (entering(extent.first_layer, p).slot != nullptr)
+        comparer.mark_given(leaving(extent.first_layer - 1), {p, p + 1});
+  }
+  Measure sink(comparer, table_, reading, extent.only);
+  if (history != nullptr) {
+    const std::int64_t bytes = config.n_layers * end * config.hc_mult * config.dim * 8;
+    sink.note_history(*history, extent.first_layer, config.n_layers, bytes <= kMostBytes);
+  }
   try {
     backend.run(request, Tap(sink));
+    sink.end_call();
   } catch (const std::exception&) {
     reading.crashed = true;
     return reading;
   }
-  const std::int64_t end = request.calls.empty() ? 0 : request.calls.back().end;
-  for (conformance::Result& r : conformance::conclude(table, config, comparer, options)) {
-    if (table.calls()[static_cast<std::size_t>(r.call)].end <= end)
+  for (conformance::Result& r : conformance::conclude(table_, config, comparer, options)) {
+    if (table_.calls()[static_cast<std::size_t>(r.call)].end <= end)
       reading.results.push_back(std::move(r));
   }
+  return reading;
+}
+
+Reading Reader::read(conformance::Backend& backend, const Extent& extent) {
+  return run(backend, extent, nullptr);
+}
+
+Reading Reader::read(conformance::Backend& backend, const Extent& extent, History& history) {
+  const int threads = omp_get_max_threads();
+  omp_set_num_threads(1);
+  Reading reading = run(backend, extent, &history);
+  omp_set_num_threads(threads);
   return reading;
 }
 

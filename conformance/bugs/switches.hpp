@@ -17,7 +17,17 @@ inline std::bitset<kMostBugs>& switches() {
   return thrown;
 }
 
-inline bool thrown(std::size_t bug) { return switches()[bug]; }
+// Where the bugs are noted whose text a run comes past, thrown or not; null: nobody asks. Runs with
+// threads must not be asked.
+inline std::bitset<kMostBugs>*& passed() {
+  static std::bitset<kMostBugs>* to = nullptr;
+  return to;
+}
+
+inline bool thrown(std::size_t bug) {
+  if (passed() != nullptr) passed()->set(bug);
+  return switches()[bug];
+}
 
 // Whether any of them changes how stored weights are read.
 inline bool& codec_thrown() {
