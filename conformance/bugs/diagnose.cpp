@@ -22,6 +22,8 @@ using conformance::Result;
 // Fixed before any planted trace was judged (tests/cli/test_diagnose_unknown.py).
 constexpr double kExplained = 0.9;  // of the first difference's squares, to be named
 constexpr double kSettled = 1e-6;   // of them left: no other mistake can do better and differ
+constexpr double kPartly = 0.5;     // of the whole trace, where right stages become wrong
+constexpr double kNearest = 0.05;   // less is not near
 constexpr std::size_t kFullReadings = 24;
 constexpr std::size_t kPairs = 24;
 constexpr std::size_t kStacked = 3;
@@ -127,6 +129,7 @@ class Search {
     const auto answer = [&](std::size_t i) {
       Reading r = reader_->read(*mutant(all[i]), extent_of(all[i]));
       const auto left = judge_->first_left(r);
+      r.spoils = judge_->spoils(r);
       r.results.clear();
       if (left) r.results.push_back(*left);
       return packed(r);
@@ -268,7 +271,7 @@ class Search {
     Explanation e{
         {{scene.at.tap, ids({*best})}}, std::nan(""), std::max(0.0, 1 - best->left), scene.at.tap};
     if (!whole.empty()) e.explained = judge_->explained(whole.front().reading);
-    out_.nearest = std::move(e);
+    if (std::max(e.explained_at_first, e.explained) >= kNearest) out_.nearest = std::move(e);
   }
 
   // Screened at one tap; now everything is judged, and nothing may differ before that tap.
@@ -284,7 +287,10 @@ class Search {
                  return g.bugs == s.bugs;
                })->left;
     }
-    std::erase_if(whole, [&](const Suspect& s) { return !passes(s, scene.at); });
+    std::erase_if(whole, [&](const Suspect& s) {
+      const bool refuted = s.reading.spoils && judge_->explained(s.reading) < kPartly;
+      return refuted || !passes(s, scene.at);
+    });
     return whole;
   }
 

@@ -12,26 +12,43 @@ using conformance::Result;
 using conformance::Verdict;
 
 constexpr double kEqualNumbers = 1e-3;  // squares that differ by less, relative: the same numbers
+// A mistake that computes something else has roundings of its own, which no bound of the right
+// stage counts: so much of what it changes may remain, from 2^-53 times some thousand of them.
+constexpr double kOwnRoundings = 0x1p-40;
 
 }  // namespace
 
 Judge::Judge(const conformance::Report& report, const Reading& right) : right_(right) {
   for (const Result& r : report.results) allowed_[{r.tap, r.call}] = &r;
+  for (const Result& r : right.results)
+    if (fails(r, right)) right_fails_.insert({r.tap, r.call});
 }
 
 // Failed, and not only for want of the ensemble that the report's own bound comes from.
-bool Judge::fails(const Result& r) const {
+bool Judge::fails(const Result& r, const Reading& in) const {
   if (r.verdict != Verdict::failed) return false;
-  const auto it = allowed_.find({r.tap, r.call});
+  const Place place{r.tap, r.call};
+  const auto before = right_.residuals.find(place), after = in.residuals.find(place);
+  if (before != right_.residuals.end() && after != in.residuals.end() &&
+      after->second.worst <= kOwnRoundings * before->second.worst) {
+    return false;
+  }
+  const auto it = allowed_.find(place);
   return it == allowed_.end() || !r.reason.empty() || !(r.error <= it->second->bound);
 }
 
 std::optional<Result> Judge::first_left(const Reading& reading) const {
   std::vector<Result> left;
   for (const Result& r : reading.results)
-    if (fails(r)) left.push_back(r);
+    if (fails(r, reading)) left.push_back(r);
   const Result* first = first_failed(left);
   return first == nullptr ? std::nullopt : std::optional(*first);
+}
+
+bool Judge::spoils(const Reading& reading) const {
+  return std::any_of(reading.results.begin(), reading.results.end(), [&](const Result& r) {
+    return !right_fails_.contains({r.tap, r.call}) && fails(r, reading);
+  });
 }
 
 bool Judge::before(const Result& a, const Result& b) {

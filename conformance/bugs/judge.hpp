@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "conformance/bugs/reading.hpp"
@@ -17,6 +18,9 @@ class Judge {
 
   // The first difference that the verdict's own bounds do not cover.
   std::optional<conformance::Result> first_left(const Reading& reading) const;
+  // Something that is right by the true reference is wrong by this run: whoever made the trace does
+  // not have all of this mistake.
+  bool spoils(const Reading& reading) const;
   // 1 - |trace - run|^2 / |trace - reference|^2 over all datasets, each scaled by its bound.
   double explained(const Reading& reading) const;
   // The same at one tap.
@@ -29,11 +33,12 @@ class Judge {
   static bool before(const conformance::Result& a, const conformance::Result& b);
 
  private:
-  bool fails(const conformance::Result& r) const;
+  bool fails(const conformance::Result& r, const Reading& in) const;
   double scale_of(const Place& place) const;
 
   const Reading& right_;
   std::map<Place, const conformance::Result*> allowed_;
+  std::set<Place> right_fails_;
 };
 
 }  // namespace dsv4::bugs

@@ -28,6 +28,7 @@ struct Reading {
   std::vector<conformance::Result> results;
   std::vector<double> kept;  // trace - run at the only tap, a sample in the order of the run
   bool crashed = false;      // the run ended with an exception, or ended its process
+  bool spoils = false;       // Judge::spoils, where `results` are no longer all of them
 };
 
 // What a run leaves for later ones, which need not repeat it from the start: the streams that enter

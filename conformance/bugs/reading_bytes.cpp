@@ -40,7 +40,8 @@ std::string packed(const Reading& reading) {
   const auto bytes = json::to_cbor({{"residuals", residuals},
                                     {"results", results},
                                     {"kept", reading.kept},
-                                    {"crashed", reading.crashed}});
+                                    {"crashed", reading.crashed},
+                                    {"spoils", reading.spoils}});
   return {bytes.begin(), bytes.end()};
 }
 
@@ -53,6 +54,7 @@ Reading unpacked(const std::string& bytes) {
   for (const json& r : j.at("results")) reading.results.push_back(to_result(r));
   reading.kept = j.at("kept").get<std::vector<double>>();
   reading.crashed = j.at("crashed").get<bool>();
+  reading.spoils = j.at("spoils").get<bool>();
   return reading;
 }
 

@@ -52,7 +52,7 @@ RULES = [
     Rule("carried", "the group carried on is the old one: {r}", r"= (?P<r>state\.\w+\.bottomRows(?P<a>\(ratio\)))", "{s}.topRows{a}"),
     Rule("weights", "another weight than {r} is read", r"linear\(\w+, (?P<r>w\.(?:w1|w3|wkv|wgate|e_proj|h_proj))\)", "{other}"),
     Rule("weights", "another weight than {r} is read", r", (?P<r>w\.(?:hc_attn|hc_ffn|attn_norm|ffn_norm|enorm|hnorm)), ", "{other}"),
-    Rule("scale", "another scale than {r} is read", r"n, (?P<r>w\.scale\((?P<k>[012])\))", "w.scale({k} == 2 ? 1 : {k} + 1)"),
+    Rule("scale", "another scale than {r} is read", r"n, (?P<r>w\.scale\((?P<k>[012])\))(?!, w\.base\);\n  const Mat pre)", "w.scale({k} == 2 ? 1 : {k} + 1)"),
     Rule("base", "the bias of a neighbour is added: {r}", r"(?P<r>base\.segment\(first, count\))",
          "base.segment(first > 0 ? first - 1 : 1, count)", type="Row"),
     Rule("norm", "the weight {r} of a norm is left out", r"rms_norm\(\w+, (?P<r>w\.\w+|norm|weight), (?:eps|config)", "Row::Ones({r}.size())",
