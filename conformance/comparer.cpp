@@ -287,7 +287,12 @@ void Comparer::note_errors(Finding& f, const Slot& slot, const Ours& ours,
                                                   : 2 * slot.precision.store * std::abs(value);
     if (scale == 0 && before == value) continue;  // a copy
     row[i].error = std::copysign(1.0, value) * (theirs[i] - before);
-    row[i].typical = std::hypot(slot.roundings.typical * scale, step / std::sqrt(12.0));
+    // Inputs that were rounded when they were dumped: n terms, each off by its own share.
+    const double dumped = slot.precision.coarse() && slot.sum.terms > 0
+                              ? slot.precision.unit / unit * slot.sum.single *
+                                    slot.roundings.reach() * scale / std::sqrt(3.0)
+                              : 0;
+    row[i].typical = std::hypot(slot.roundings.typical * scale, step / std::sqrt(12.0), dumped);
     row[i].lean = slot.roundings.lean * scale;
     row[i].value = before;
   }
