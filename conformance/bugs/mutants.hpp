@@ -24,6 +24,7 @@ struct Bug {
   std::string seen_by_logits;  // "no": a fault that the logits of its case do not show
   std::vector<std::string> links;
   bool systematic = false;  // nobody reported it: made by a rule (systematic.py)
+  bool variant = false;     // of a reported one (variants.toml)
 
   bool planted() const { return kind == "reference" || kind == "loader" || kind == "equivalent"; }
 };

@@ -48,6 +48,7 @@ def load(folder):
         with open(path, "rb") as file:
             for bug in tomllib.load(file).get("bug", []):
                 check(bug, path.name)
+                bug["variant"] = path.name == "variants.toml"
                 bugs.append(bug)
     seen = set()
     for bug in bugs:
@@ -196,12 +197,16 @@ def literal(text):
     return f'R"~({text})~"'
 
 
+def flag(bug, key):
+    return str(bool(bug.get(key))).lower()
+
+
 def table(bugs):
     rows = []
     for bug in bugs:
         links = ", ".join(literal(link) for link in bug.get("links", []))
         rows.append("    {" + ", ".join(literal(bug.get(key, "")) for key in TEXTS + ("reason", "tap", "case", "seen_by_logits")) +
-                    f", {{{links}}}, {str(bool(bug.get('systematic'))).lower()}}},\n")
+                    f", {{{links}}}, {flag(bug, 'systematic')}, {flag(bug, 'variant')}}},\n")
     return ('// SPDX-License-Identifier: Apache-2.0\n// Generated from conformance/bugs/*.toml.\n'
             '#include "conformance/bugs/mutants.hpp"\n\nnamespace dsv4::bugs {\n\n'
             "const std::vector<Bug>& catalogue() {\n  static const std::vector<Bug> bugs = {\n" + "".join(rows) +

@@ -54,7 +54,7 @@ def test_a_later_drift_does_not_hide_the_stage(planted, model):
     assert "of the first difference" in dsv4("diagnose", path, "--model", model, "--quiet").stdout
 
 
-@pytest.mark.parametrize("bug, stage", [("M12", "attn.compressor.roped"), ("M48", "attn.q_normed")])
+@pytest.mark.parametrize("bug, stage", [("M12b", "attn.compressor.roped"), ("M48", "attn.q_normed")])
 def test_a_stage_whose_readers_were_not_told_is_explained_where_it_differs(planted, made, model, tmp_path, bug, stage):
     path = shutil.copy(made / "trace.h5", tmp_path / "passive.h5")
     with h5py.File(planted(bug)) as wrong, h5py.File(path, "r+") as file:

@@ -86,15 +86,16 @@ Kill kill(Cases& cases, std::span<const std::size_t> bugs, const std::string& na
 }
 
 // Most cases are asked about the reported bugs; three small ones that show all stages about the
-// systematic mutants too; official numerics, where an ensemble judges, about what only they show.
+// systematic mutants and variants too; official numerics, where an ensemble judges, about what only they show.
 bool measured(const bugs::Bug& bug, const std::string& name) {
   const bool small = name == "tiny_prefill33_decode4" || name == "tiny_prefill4_optional" ||
                      name == "tiny_chunks_transformers" || name.starts_with("cases/");
+  const bool reported = !bug.systematic && !bug.variant;
   if (!bug.planted()) return false;
   if (name.starts_with("official_") || name.starts_with("float32_"))
-    return bug.golden == name || (!bug.systematic && bug.golden.starts_with("official_")) ||
+    return bug.golden == name || (reported && bug.golden.starts_with("official_")) ||
            bug.id == "M13" || bug.id == "M65";
-  return small || !bug.systematic || bug.golden == name;
+  return small || reported || bug.golden == name;
 }
 
 }  // namespace dsv4::testing
