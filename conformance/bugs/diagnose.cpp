@@ -174,7 +174,8 @@ class Search {
       return e;
     });
     for (Suspect& s : out)
-      if (!s.reading.crashed) s.left = Judge::squares_at(scene.at.tap, s.reading) / scene.squares;
+      if (!s.reading.crashed)
+        s.left = Judge::squares_left(scene.at.tap, scene.before, s.reading) / scene.squares;
     return out;
   }
 

@@ -66,6 +66,16 @@ double Judge::squares_at(const std::string& tap, const Reading& reading) {
   return sum;
 }
 
+double Judge::squares_left(const std::string& tap, const Reading& before, const Reading& after) {
+  double sum = 0;
+  for (const auto& [place, r] : before.residuals) {
+    if (place.first != tap) continue;
+    const auto it = after.residuals.find(place);
+    sum += it == after.residuals.end() ? r.squares : it->second.squares;
+  }
+  return sum;
+}
+
 double Judge::scale_of(const Place& place) const {
   const auto it = allowed_.find(place);
   if (it == allowed_.end()) return 1;
@@ -89,7 +99,7 @@ double Judge::explained(const Reading& reading) const {
 double Judge::explained_at(const std::string& tap, const Reading& reading) const {
   const double before = squares_at(tap, right_);
   if (reading.crashed || before <= 0) return 0;
-  return std::max(0.0, 1 - squares_at(tap, reading) / before);
+  return std::max(0.0, 1 - squares_left(tap, right_, reading) / before);
 }
 
 bool Judge::equal(const Reading& a, const Reading& b) const {

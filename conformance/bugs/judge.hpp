@@ -29,6 +29,8 @@ class Judge {
   bool equal(const Reading& a, const Reading& b) const;
 
   static double squares_at(const std::string& tap, const Reading& reading);
+  // What remains of those in `before`; a dataset that the run does not reach remains whole.
+  static double squares_left(const std::string& tap, const Reading& before, const Reading& after);
   // In the order of the forward pass.
   static bool before(const conformance::Result& a, const conformance::Result& b);
 

