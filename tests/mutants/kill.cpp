@@ -86,7 +86,8 @@ Kill kill(Cases& cases, std::span<const std::size_t> bugs, const std::string& na
 }
 
 // Most cases are asked about the reported bugs; three small ones that show all stages about the
-// systematic mutants and variants too; official numerics, where an ensemble judges, about what only they show.
+// systematic mutants and variants too; official numerics, where an ensemble judges, about what only
+// they show.
 bool measured(const bugs::Bug& bug, const std::string& name) {
   const bool small = name == "tiny_prefill33_decode4" || name == "tiny_prefill4_optional" ||
                      name == "tiny_chunks_transformers" || name.starts_with("cases/");
