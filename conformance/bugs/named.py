@@ -60,7 +60,7 @@ def request(golden, form):
         starts = [int(call.attrs["start_pos"]) for call in calls]
         rounding = text(file.attrs.get("rounding", "exact"))
         mtp = any("mtp" in call for call in calls)
-        experts = "experts" in calls[0]["layers/0/ffn"]
+        experts = "layers/0/ffn/experts" in calls[0]
     end = len(ids) - (1 if mtp else 0)
     lengths = [b - a for a, b in zip(starts, [*starts[1:], end])]
     taps = FORMS[form] or (["*", "*.experts.*"] if experts else [])
