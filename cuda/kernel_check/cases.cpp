@@ -30,15 +30,6 @@ std::size_t size(int a, int b, int c = 1) {
   return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
 }
 
-Floats frequencies(int rope) {
-  Floats f(size(rope, 1) / 2);
-  for (std::size_t i = 0; i < f.size(); ++i) {
-    f[i] =
-        static_cast<float>(std::pow(1e-4, static_cast<double>(i) / static_cast<double>(f.size())));
-  }
-  return f;
-}
-
 KernelCase quantizer(const char* name, Quantizer which, int rows, int columns, bool edge) {
   return {fmt::format("quantize/{}{}", name, edge ? "/edges" : ""), [=](Stages& s) -> Bytes {
             const Bf16s x = edge ? edges(size(rows, columns)) : Inputs(1).bf16(size(rows, columns));
@@ -64,20 +55,7 @@ KernelCase hadamard(int rows, int n) {
 KernelCase mhc(int n, int d, int tokens, int iterations, bool post, bool pre) {
   const char* halves = post && pre ? "post_pre" : post ? "post" : "pre";
   return {fmt::format("mhc/{}/n{}_d{}", halves, n, d), [=](Stages& s) -> Bytes {
-            Inputs draw(4);
-            MhcInput in{n,  d,  tokens, iterations, 1e-6F, 1e-6F, {}, draw.bf16(size(tokens, n, d)),
-                        {}, {}, {},     {},         {}};
-            if (post) {
-              in.y = draw.bf16(size(tokens, d));
-              in.post = draw.floats(size(tokens, n), 0, 2);
-              in.comb = draw.floats(size(tokens, n, n), 0, 1);
-            }
-            if (pre) {
-              in.fn = draw.floats(size((2 + n) * n, n, d), -0.02F, 0.02F);
-              in.base = draw.floats(size(2 + n, n), -1, 1);
-              in.scale = draw.floats(3, 0.5F, 1.5F);
-            }
-            const MhcOutput o = s.mhc(in);
+            const MhcOutput o = s.mhc(mhc_input(4, n, d, tokens, iterations, post, pre));
             return Collected() << o.out << o.x << o.mixes << o.pre << o.post << o.comb;
           }};
 }
@@ -117,24 +95,8 @@ KernelCase index_queries(int j, int rope, int heads, int tokens, int start) {
 KernelCase compressor(int c, int rope, int ratio, bool indexing, int start, int tokens) {
   const char* kind = indexing ? "index" : ratio == 4 ? "csa" : "hca";
   return {fmt::format("compress/{}_c{}_{}+{}", kind, c, start, tokens), [=](Stages& s) -> Bytes {
-            Inputs draw(7);
-            const int w = ratio == 4 ? 2 * c : c;
-            const int rows = ratio == 4 ? 2 * ratio : ratio;
-            CompressorInput in;
-            in.c = c;
-            in.rope = rope;
-            in.ratio = ratio;
-            in.tokens = tokens;
-            in.start = start;
+            CompressorInput in = compressor_input(7, c, rope, ratio, start, tokens, 3);
             in.indexing = indexing;
-            in.eps = 1e-6F;
-            in.kv = draw.floats(size(tokens, w), -2, 2);
-            in.score = draw.floats(size(tokens, w), -3, 3);
-            in.ape = draw.floats(size(ratio, w), -1, 1);
-            in.kv_state = draw.floats(size(rows, w), -2, 2);
-            in.score_state = draw.floats(size(rows, w), -3, 3);
-            in.norm = draw.floats(size(c, 1), 0.5F, 2);
-            in.frequencies = frequencies(rope);
             const CompressorOutput o = s.compress(in);
             return Collected() << o.pooled << o.normed << o.roped << o.rotated << o.entry
                                << o.kv_state << o.score_state;

@@ -81,4 +81,61 @@ stages::Bf16s edges(std::size_t count) {
   return out;
 }
 
+namespace {
+
+std::size_t size(int a, int b, int c = 1) {
+  return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
+}
+
+}  // namespace
+
+stages::Floats frequencies(int rope) {
+  stages::Floats f(size(rope, 1) / 2);
+  for (std::size_t i = 0; i < f.size(); ++i) {
+    f[i] =
+        static_cast<float>(std::pow(1e-4, static_cast<double>(i) / static_cast<double>(f.size())));
+  }
+  return f;
+}
+
+stages::MhcInput mhc_input(std::uint64_t seed, int n, int d, int tokens, int iterations, bool post,
+                           bool pre) {
+  Inputs draw(seed);
+  stages::MhcInput in{n,  d,  tokens, iterations, 1e-6F, 1e-6F, {}, draw.bf16(size(tokens, n, d)),
+                      {}, {}, {},     {},         {}};
+  if (post) {
+    in.y = draw.bf16(size(tokens, d));
+    in.post = draw.floats(size(tokens, n), 0, 2);
+    in.comb = draw.floats(size(tokens, n, n), 0, 1);
+  }
+  if (pre) {
+    in.fn = draw.floats(size((2 + n) * n, n, d), -0.02F, 0.02F);
+    in.base = draw.floats(size(2 + n, n), -1, 1);
+    in.scale = draw.floats(3, 0.5F, 1.5F);
+  }
+  return in;
+}
+
+stages::CompressorInput compressor_input(std::uint64_t seed, int c, int rope, int ratio, int start,
+                                         int tokens, float scores) {
+  Inputs draw(seed);
+  const int w = ratio == 4 ? 2 * c : c;
+  const int rows = ratio == 4 ? 2 * ratio : ratio;
+  stages::CompressorInput in;
+  in.c = c;
+  in.rope = rope;
+  in.ratio = ratio;
+  in.tokens = tokens;
+  in.start = start;
+  in.eps = 1e-6F;
+  in.kv = draw.floats(size(tokens, w), -2, 2);
+  in.score = draw.floats(size(tokens, w), -scores, scores);
+  in.ape = draw.floats(size(ratio, w), -1, 1);
+  in.kv_state = draw.floats(size(rows, w), -2, 2);
+  in.score_state = draw.floats(size(rows, w), -scores, scores);
+  in.norm = draw.floats(size(c, 1), 0.5F, 2);
+  in.frequencies = frequencies(rope);
+  return in;
+}
+
 }  // namespace dsv4::kernel_check

@@ -30,6 +30,16 @@ class Inputs {
   std::uint64_t state_;
 };
 
+// 10000^(-2i / rope)
+stages::Floats frequencies(int rope);
+
+// Without post there is no y, without pre no fn. Drawn by `seed`.
+stages::MhcInput mhc_input(std::uint64_t seed, int n, int d, int tokens, int iterations, bool post,
+                           bool pre);
+// Scores lie within +-scores; of the attention's entries.
+stages::CompressorInput compressor_input(std::uint64_t seed, int c, int rope, int ratio, int start,
+                                         int tokens, float scores);
+
 // Values that quantisers must get right: zeros, the smallest, ties, the largest, infinities, NaN.
 stages::Bf16s edges(std::size_t count);
 

@@ -27,21 +27,6 @@ std::size_t times(int a, int b, int c = 1) {
   return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
 }
 
-MhcInput mhc_input(int n, int d, int tokens, bool post) {
-  Inputs draw(21);
-  MhcInput in{n,  d,  tokens, 20, 1e-6F, 1e-6F, {}, draw.bf16(times(tokens, n, d)),
-              {}, {}, {},     {}, {}};
-  if (post) {
-    in.y = draw.bf16(times(tokens, d));
-    in.post = draw.floats(times(tokens, n), 0, 2);
-    in.comb = draw.floats(times(tokens, n, n), 0, 1);
-  }
-  in.fn = draw.floats(times((2 + n) * n, n, d), -0.02F, 0.02F);
-  in.base = draw.floats(times(2 + n, n), -1, 1);
-  in.scale = draw.floats(3, 0.5F, 1.5F);
-  return in;
-}
-
 // (fn · row) / sqrt(mean(row²) + eps) in float64, and what the kernel's sums may err by: three
 // truncated products for each 8 columns of a warp's 32 n, then one rounding per warp and block; the
 // mean and its root.
@@ -78,7 +63,7 @@ TEST(MhcCluster, StoresTheRowsOfThePlainKernelAndSumsWithinItsBound) {
        {std::tuple(4, 64, 1), std::tuple(3, 256, 19), std::tuple(6, 128, 17),
         std::tuple(4, 128, 150), std::tuple(4, 1024, 2)}) {
     SCOPED_TRACE(fmt::format("n {}, d {}, {} tokens", n, d, tokens));
-    const MhcInput in = mhc_input(n, d, tokens, true);
+    const MhcInput in = mhc_input(21, n, d, tokens, 20, true, true);
     const MhcOutput a = clusters()->mhc(in), b = plain()->mhc(in);
     EXPECT_EQ(a.out, b.out);
     expect_mixes(in, a.out, a.mixes);
@@ -88,13 +73,13 @@ TEST(MhcCluster, StoresTheRowsOfThePlainKernelAndSumsWithinItsBound) {
 }
 
 TEST(MhcCluster, ReadsTheStreamsAsTheyAreWhereThereIsNoPost) {
-  const MhcInput in = mhc_input(4, 96, 18, false);
+  const MhcInput in = mhc_input(21, 4, 96, 18, 20, false, true);
   expect_mixes(in, in.streams, clusters()->mhc(in).mixes);
 }
 
 // Weights and the collapsed row follow from the mixes by the same text: equal mixes, equal bits.
 TEST(MhcCluster, WeighsAsThePlainKernelDoes) {
-  MhcInput in = mhc_input(4, 64, 21, true);
+  MhcInput in = mhc_input(21, 4, 64, 21, 20, true, true);
   std::fill(in.fn.begin(), in.fn.end(), 0.0F);
   const MhcOutput a = clusters()->mhc(in), b = plain()->mhc(in);
   EXPECT_EQ(a.mixes, b.mixes);
@@ -102,25 +87,6 @@ TEST(MhcCluster, WeighsAsThePlainKernelDoes) {
   EXPECT_EQ(a.post, b.post);
   EXPECT_EQ(a.comb, b.comb);
   EXPECT_EQ(a.x, b.x);
-}
-
-CompressorInput hca_input(int c, int rope, int ratio, int start, int tokens) {
-  Inputs draw(22);
-  CompressorInput in;
-  in.c = c;
-  in.rope = rope;
-  in.ratio = ratio;
-  in.tokens = tokens;
-  in.start = start;
-  in.eps = 1e-6F;
-  in.kv = draw.floats(times(tokens, c), -2, 2);
-  in.score = draw.floats(times(tokens, c), -30, 30);
-  in.ape = draw.floats(times(ratio, c), -1, 1);
-  in.kv_state = draw.floats(times(ratio, c), -2, 2);
-  in.score_state = draw.floats(times(ratio, c), -30, 30);
-  in.norm = draw.floats(times(c, 1), 0.5F, 2);
-  in.frequencies = draw.floats(times(rope, 1) / 2, 0, 1);
-  return in;
 }
 
 // One channel of one entry in float64: sum p kv, and sum p |kv|.
@@ -153,7 +119,7 @@ TEST(CompressCluster, PoolsAsFloat64DoesAndUpdatesTheStateAsThePlainKernel) {
         std::tuple(160, 32, 128, 100, 1), std::tuple(128, 64, 16, 5, 40),
         std::tuple(512, 64, 128, 64, 64)}) {
     SCOPED_TRACE(fmt::format("c {}, ratio {}, {} tokens from {}", c, ratio, tokens, start));
-    const CompressorInput in = hca_input(c, rope, ratio, start, tokens);
+    const CompressorInput in = compressor_input(22, c, rope, ratio, start, tokens, 30);
     const CompressorOutput a = clusters()->compress(in), b = plain()->compress(in);
     EXPECT_EQ(a.kv_state, b.kv_state);
     EXPECT_EQ(a.score_state, b.score_state);
