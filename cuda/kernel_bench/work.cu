@@ -3,7 +3,6 @@
 #include <random>
 
 #include "cuda/kernel_bench/work.hpp"
-#include "cuda/stages/launch_on_gpu.cuh"
 #include "cuda/stages/launchers.hpp"
 
 namespace dsv4::kernel_bench {

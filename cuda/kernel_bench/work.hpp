@@ -5,17 +5,15 @@
 
 #include <cuda_runtime.h>
 #include <functional>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "cuda/isa/types.hpp"
+#include "cuda/stages/launch_on_gpu.cuh"
 
 namespace dsv4::kernel_bench {
 
-inline void check(cudaError_t e) {
-  if (e != cudaSuccess) throw std::runtime_error(cudaGetErrorString(e));
-}
+using stages::check;
 
 struct Work {
   std::string kernel, size;
