@@ -37,7 +37,9 @@ bool Recorder::wants(std::string_view name) const {
   return m && records(name, *m);
 }
 
-void Recorder::on_call(std::int64_t start, std::int64_t) { writer_.begin_call(start); }
+void Recorder::on_call(std::int64_t start, std::int64_t end) {
+  writer_.begin_call(start, end - start);
+}
 
 void Recorder::on_value(TapEvent& event) {
   const auto m = find_tap(event.name, static_cast<int>(config_.n_layers));

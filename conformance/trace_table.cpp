@@ -33,11 +33,14 @@ TraceTable::TraceTable(const golden::TraceFile& file, const ModelConfig& config,
       by_tap_[d.name].push_back(slots_.size() - 1);
     }
   }
-  for (Slot& slot : slots_) number_rows(slot);
+  for (Slot& slot : slots_) {
+    number_rows(slot);
+    if (!slot.keys.empty()) slot.first_key = slot.keys.front();
+  }
 }
 
-// How many tokens the last call has is not written down: a dataset of all rows tells, else the ids
-// do.
+// How many tokens a call has where that is not written down: a dataset of all rows tells, else the
+// ids do.
 std::int64_t TraceTable::call_length(std::size_t call, std::int64_t limit) const {
   std::map<std::int64_t, int> votes;
   std::int64_t at_least = 1;
@@ -62,7 +65,9 @@ void TraceTable::infer_calls() {
   for (std::size_t c = 0; c < calls.size(); ++c) {
     const std::int64_t start = calls[c].start_pos;
     std::int64_t end = 0;
-    if (!calls[c].positions.empty()) {
+    if (calls[c].n_tokens) {
+      end = start + *calls[c].n_tokens;
+    } else if (!calls[c].positions.empty()) {
       end = calls[c].positions.back() + 1;
     } else if (c + 1 < calls.size() && calls[c + 1].start_pos > start) {
       end =
@@ -115,6 +120,7 @@ void TraceTable::number_rows(Slot& slot) {
   const std::int64_t ratio = m->block >= 0 ? std::max<std::int64_t>(1, config_.ratio(m->block)) : 1;
   const bool entries = axes[0] == "e";
   const std::int64_t base = entries ? call.start / ratio : axes[0] == "s" ? call.start : 0;
+  slot.first_key = base;
   slot.expected_rows = entries          ? call.end / ratio - base
                        : axes[0] == "s" ? call.end - call.start
                                         : -1;
@@ -138,6 +144,7 @@ void TraceTable::number_rows(Slot& slot) {
     slot.problem =
         fmt::format("expected {} rows for positions {} … {}, found shape [{}]", slot.expected_rows,
                     call.start, call.end - 1, fmt::join(d.shape, ", "));
+    slot.other_entries = entries && !d.rows;
   }
 }
 
@@ -179,7 +186,7 @@ RowRef TraceTable::find(const std::string& tap, std::int64_t key) {
   // the one.
   const auto after = std::partition_point(it->second.begin(), it->second.end(), [&](std::size_t i) {
     const Slot& s = slots_[i];
-    return s.keys.empty() || s.keys.front() <= key;
+    return s.first_key <= key;
   });
   for (auto i = after; i != it->second.begin();) {
     Slot& s = slots_[*--i];

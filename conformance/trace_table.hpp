@@ -23,12 +23,14 @@ struct Slot {
   std::size_t call = 0;  // in the trace
   const golden::DatasetInfo* info = nullptr;
   std::vector<std::int64_t> keys;  // per row: absolute position, or entry number; ascending
+  std::int64_t first_key = 0;      // of the first row, also where there is none
   std::int64_t width = 1;          // values per row
   bool choice = false;             // indices; codes are integers and no choice of that kind
   Precision precision;
   Sum sum;  // behind its values
   RoundingModel roundings;
   std::string problem;  // not empty: a known tap of a wrong shape; never compared
+  bool other_entries = false;  // the problem: not the entries that the call should complete
   std::int64_t expected_rows = -1;
 
   // Loaded on first use.

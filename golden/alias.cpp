@@ -263,7 +263,7 @@ TraceFile renamed(const TraceFile& trace, const std::vector<Alias>& aliases,
     if (!call.positions.empty())
       throw TraceError(trace.path().string() + ": an alias table with `positions` is not supported",
                        "write start_pos and the attribute `rows` instead");
-    writer.begin_call(call.start_pos);
+    writer.begin_call(call.start_pos, call.n_tokens);
     for (const DatasetInfo& d : call.datasets) {
       const auto found = aliases_of(aliases, d.name);
       if (found.empty() && is_summand(aliases, d.name)) continue;

@@ -183,6 +183,19 @@ void read_positions(const hdf5::Group& group, CallInfo& call) {
   }
 }
 
+void read_length(const hdf5::Group& group, CallInfo& call) {
+  call.n_tokens = group.integer("n_tokens");
+  if (!call.n_tokens) return;
+  const std::int64_t n = *call.n_tokens;
+  const auto rows = static_cast<std::int64_t>(call.positions.size());
+  if (n < 1 || (rows > 0 && call.positions.back() - call.start_pos + 1 > n)) {
+    throw TraceError(
+        fmt::format("{}: attribute n_tokens: expected the length of the call, found {}",
+                    group.where(), n),
+        "leave it out where a tap has one row for each token");
+  }
+}
+
 std::uint32_t call_number(const hdf5::Group& calls, const std::string& name) {
   std::uint32_t number = 0;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
@@ -205,8 +218,10 @@ Call read_call(const hdf5::Group& calls, const std::string& name, std::int64_t n
   call.info.name = name;
   const hdf5::Group group = required_group(calls, name);
   read_positions(group, call.info);
-  const auto tokens = static_cast<std::int64_t>(call.info.positions.size());
-  CallReader(call.info, call.paths, tokens > 0 ? tokens : n_ids - call.info.start_pos).walk(group);
+  read_length(group, call.info);
+  const auto rows = static_cast<std::int64_t>(call.info.positions.size());
+  const std::int64_t length = call.info.n_tokens.value_or(n_ids - call.info.start_pos);
+  CallReader(call.info, call.paths, rows > 0 ? rows : length).walk(group);
   return call;
 }
 

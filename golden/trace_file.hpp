@@ -39,6 +39,7 @@ struct CallInfo {
   std::string name;                     // "0000"
   std::int64_t start_pos = 0;           // first of `positions` where that is given
   std::vector<std::int64_t> positions;  // empty: consecutive from start_pos
+  std::optional<std::int64_t> n_tokens;  // attribute: length of the call
   std::vector<DatasetInfo> datasets;    // in file order (creation order)
 };
 
@@ -80,7 +81,9 @@ class TraceWriter {
     std::string axes, dtype, site, eq;
     std::vector<std::int32_t> rows;  // empty: all rows
   };
-  void begin_call(std::int64_t start_pos);
+  // `n_tokens`: length of the call. A reader that is not told infers it from taps with a row per
+  // token, or else from the ids.
+  void begin_call(std::int64_t start_pos, std::optional<std::int64_t> n_tokens = std::nullopt);
   void write(std::string_view name, std::span<const std::int64_t> shape,
              std::span<const double> values, const Meta&);
   void write(std::string_view name, std::span<const std::int64_t> shape,

@@ -163,10 +163,11 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceAttribute
 
 TraceWriter::~TraceWriter() = default;
 
-void TraceWriter::begin_call(std::int64_t start_pos) {
+void TraceWriter::begin_call(std::int64_t start_pos, std::optional<std::int64_t> n_tokens) {
   impl_->groups.clear();
   hdf5::Group call = impl_->calls->create_group(fmt::format("{:04}", impl_->n_calls++));
   call.set_integer("start_pos", start_pos);
+  if (n_tokens) call.set_integer("n_tokens", *n_tokens);
   impl_->groups.emplace("", std::move(call));
 }
 

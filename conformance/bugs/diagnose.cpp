@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 #include <set>
+#include <utility>
 
 #include "conformance/bugs/forked.hpp"
 #include "conformance/bugs/judge.hpp"
@@ -62,6 +63,7 @@ class Search {
     right_ = reader_->read(reference_, {});
     judge_.emplace(out_.report, right_);
     search(*first, {}, {});
+    if (!explains_all(out_)) search_with_torch_ties(*first);
     return std::move(out_);
   }
 
@@ -82,6 +84,31 @@ class Search {
         "the checkpoint has a draft block and the trace has the id that it reads, but no mtp.* "
         "tap: "
         "if the port should run it, its tensors may be dropped on loading (M84)");
+  }
+
+  static bool explains_all(const Diagnosis& d) {
+    return !d.candidates.empty() && d.candidates.front().remaining.empty();
+  }
+
+  // A trace that does not show its choices differs behind each tie that was broken otherwise. The
+  // report allows for that; a mistake must be run with the same choices. Tried where it matters.
+  void search_with_torch_ties(const Result& first) {
+    const TorchTies ties;
+    ++out_.runs;
+    const Reading right = reader_->read(*mutant({}), {});
+    if (right.crashed || Judge::same(right_, right)) return;
+    if (Clock::now() >= limits_.deadline) return leave_untried(first, {});
+    std::vector<Explanation> named = std::exchange(out_.candidates, {});
+    std::optional<Explanation> nearest = std::exchange(out_.nearest, {});
+    right_ = right;
+    judge_.emplace(out_.report, right_);
+    search(first, {}, {});
+    if (explains_all(out_) || (named.empty() && !out_.candidates.empty())) {
+      out_.notes.emplace_back("equal scores were chosen from as PyTorch does");
+    } else {
+      out_.candidates = std::move(named);
+      out_.nearest = std::move(nearest);
+    }
   }
 
   // ---- running --------------------------------------------------------------------------------
@@ -205,6 +232,10 @@ class Search {
 
   void search_further(const Result& at, const Thrown& with, const std::vector<Part>& parts) {
     if (Clock::now() < limits_.deadline) return search(at, with, parts);
+    leave_untried(at, with);
+  }
+
+  void leave_untried(const Result& at, const Thrown& with) {
     const auto tiers = tiers_of(at, with, checkpoint_.config(), reader_->table());
     out_.untried += std::ssize(tiers[0].reported) + std::ssize(tiers[0].systematic);
   }

@@ -30,6 +30,7 @@ bool Judge::fails(const Result& r, const Reading& in) const {
   const Place place{r.tap, r.call};
   const auto before = right_.residuals.find(place), after = in.residuals.find(place);
   if (before != right_.residuals.end() && after != in.residuals.end() &&
+      before->second.worst > 0 &&
       after->second.worst <= kOwnRoundings * before->second.worst) {
     return false;
   }
@@ -57,6 +58,15 @@ bool Judge::before(const Result& a, const Result& b) {
     return std::tuple(r.tap.starts_with("mtp."), tail ? 1 << 20 : r.block, r.order);
   };
   return stage(a) < stage(b);
+}
+
+bool Judge::same(const Reading& a, const Reading& b) {
+  return std::all_of(a.residuals.begin(), a.residuals.end(), [&](const auto& item) {
+    const auto it = b.residuals.find(item.first);
+    if (it == b.residuals.end()) return false;
+    const double one = item.second.squares, other = it->second.squares;
+    return std::abs(one - other) <= kEqualNumbers * std::max(one, other);
+  });
 }
 
 double Judge::squares_at(const std::string& tap, const Reading& reading) {

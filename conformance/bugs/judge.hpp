@@ -28,6 +28,8 @@ class Judge {
   // Equal numbers: what remains is equal, place by place, or lost in the bounds.
   bool equal(const Reading& a, const Reading& b) const;
 
+  // Not even lost in the bounds: the two runs computed the same.
+  static bool same(const Reading& a, const Reading& b);
   static double squares_at(const std::string& tap, const Reading& reading);
   // What remains of those in `before`; a dataset that the run does not reach remains whole.
   static double squares_left(const std::string& tap, const Reading& before, const Reading& after);

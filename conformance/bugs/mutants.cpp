@@ -189,6 +189,9 @@ std::unique_ptr<conformance::Backend> mutant(std::span<const std::size_t> thrown
   return std::make_unique<Mutant>(thrown);
 }
 
+TorchTies::TorchTies() { dsv4_mutants::torch_ties() = true; }
+TorchTies::~TorchTies() { dsv4_mutants::torch_ties() = false; }
+
 Passed::Passed() {
   noted().reset();
   dsv4_mutants::passed() = &noted();

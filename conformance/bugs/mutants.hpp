@@ -38,6 +38,15 @@ std::size_t number_of(const std::string& id);
 // in time. A mistake may end a run with an exception.
 std::unique_ptr<conformance::Backend> mutant(std::span<const std::size_t> thrown);
 
+// As long as it lives, mutants choose among equal scores as PyTorch does.
+class TorchTies {
+ public:
+  TorchTies();
+  ~TorchTies();
+  TorchTies(const TorchTies&) = delete;
+  TorchTies& operator=(const TorchTies&) = delete;
+};
+
 // As long as it lives, notes which bugs' planted texts the runs of mutants come past, thrown or
 // not: a bug whose text is never reached changes nothing. One at a time, and runs without threads.
 class Passed {

@@ -84,10 +84,27 @@ class Reader::Measure : public TapSink {
 
   void on_value(TapEvent& event) override {
     const std::vector<Real> ours(event.values.begin(), event.values.end());
+    const bool alone = other_entries(event);
     to_.on_value(event);
     if (history_ != nullptr && event.name == leaving(layer_)) leave_block(event);
+    if (alone) return note_alone({std::string(event.name), call_of()}, ours);
     if (!table_.exposes(std::string(event.name))) return;
     note(event.name, ours, event.values, event.name == keep_);
+  }
+
+  // Entries that no stage of this run had anything to compare with: all of them differ.
+  void end_run(std::int64_t end) {
+    for (conformance::Slot& s : table_.slots()) {
+      const Place place{s.info->name, static_cast<int>(s.call)};
+      const bool wanted = keep_.empty() || keep_ == s.info->name;
+      if (!s.other_entries || !wanted || met_.contains(place)) continue;
+      if (table_.calls()[s.call].end > end) continue;
+      if (s.info->size() == 0) {
+        s.problem.clear();
+      } else {
+        note_alone(place, {});
+      }
+    }
   }
 
   // Sets: each entry that only one side has counts as an error of one.
@@ -109,6 +126,32 @@ class Reader::Measure : public TapSink {
     for (std::size_t c = 0; c < calls.size(); ++c)
       if (calls[c].start <= start_ && start_ < calls[c].end) return static_cast<int>(c);
     return -1;
+  }
+
+  // Whether trace and run completed different entries in this call. A mistake may complete the same
+  // other ones as the trace: then they can be compared.
+  bool other_entries(const TapEvent& event) {
+    const Place place{std::string(event.name), call_of()};
+    if (place.second < 0) return false;
+    conformance::Slot* slot = table_.slot(place.first, static_cast<std::size_t>(place.second));
+    if (slot == nullptr || !slot->other_entries) return false;
+    met_.insert(place);
+    if (slot->info->shape.front() == event.shape.front()) slot->problem.clear();
+    return !slot->problem.empty();
+  }
+
+  void note_alone(const Place& place, const std::vector<Real>& ours) {
+    conformance::Slot& slot = *table_.slot(place.first, static_cast<std::size_t>(place.second));
+    table_.load(slot);
+    Residual& r = reading_.residuals[place];
+    const auto add = [&](double v) {
+      if (!std::isfinite(v)) v = 1;
+      r.squares += v * v;
+      r.worst = std::max(r.worst, std::abs(v));
+      ++r.count;
+    };
+    for (const double v : slot.values) add(v);
+    for (const Real v : ours) add(static_cast<double>(v));
   }
 
   void note(std::string_view name, const std::vector<Real>& ours, std::span<const Real> theirs,
@@ -168,6 +211,7 @@ class Reader::Measure : public TapSink {
   Reading& reading_;
   std::string keep_;
   std::int64_t stride_ = 1;
+  std::set<Place> met_;  // taps of entries that the run came past
   std::int64_t seen_ = 0;
   std::int64_t start_ = 0;
   History* history_ = nullptr;
@@ -251,7 +295,8 @@ Reading Reader::run(conformance::Backend& backend, const Extent& extent, History
   conformance::VerifyOptions options;
   options.last_layer = extent.last_layer;
   if (!extent.only.empty()) options.selection.taps = {extent.only};
-  // An earlier run may have found that its own values have another shape than the trace's.
+  // An earlier run may have found that its own values have another shape than the trace's, or that
+  // it completes the same entries.
   for (std::size_t i = 0; i < problems_.size(); ++i) table_.slots()[i].problem = problems_[i];
   Comparer comparer(table_, config, conformance::Mode::local, options.selection,
                     coarsest_unit(table_));
@@ -269,6 +314,7 @@ Reading Reader::run(conformance::Backend& backend, const Extent& extent, History
   try {
     backend.run(request, Tap(sink));
     sink.end_call();
+    sink.end_run(end);
   } catch (const std::exception&) {
     reading.crashed = true;
     return reading;

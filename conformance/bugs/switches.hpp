@@ -35,6 +35,12 @@ inline bool& codec_thrown() {
   return any;
 }
 
+// Equal scores are chosen from as PyTorch does, in exact numerics too.
+inline bool& torch_ties() {
+  static bool on = false;
+  return on;
+}
+
 // Which block is being computed. Helpers of several stages (rope, scores) are told by it apart.
 struct Place {
   std::int64_t ratio = 0;

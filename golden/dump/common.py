@@ -134,7 +134,12 @@ def write_call(
 ) -> None:
     """Write one call's taps, in the order of taps.tsv. Taps without entries or without columns are left
     out."""
-    writer.begin_call(start)
+    whole = any(
+        taps.find(name).axes.startswith("s") and selection.kept_rows(name, taps.find(name).axes, start, count) is None
+        for name in values
+        if not name.startswith("mtp.")
+    )
+    writer.begin_call(start, None if whole else count)  # a whole tap tells the length
     for name in sorted(values, key=taps.order):
         tap = taps.find(name)
         assert tap is not None

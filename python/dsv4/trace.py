@@ -127,7 +127,7 @@ class Recorder:
 
     def _end(self, *_: Any) -> None:
         assert self._call is not None
-        self._writer.begin_call(self._call.start)
+        self._writer.begin_call(self._call.start, self._call.count)
         for tap, (array, dtype) in self._values.items():
             self._writer.write(tap, array, dtype=dtype)
         self._values, self._call = {}, None

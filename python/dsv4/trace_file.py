@@ -136,10 +136,16 @@ class TraceWriter:
         ids = np.asarray(list(input_ids), dtype=np.int32)
         _write_array(_require_group(self._file["/"], "inputs"), "input_ids", ids)
 
-    def begin_call(self, start_pos: int) -> None:
-        """Start the group of the next forward call; its first row is absolute position `start_pos`."""
+    def begin_call(self, start_pos: int, n_tokens: Optional[int] = None) -> None:
+        """Start the group of the next forward call; its first row is absolute position `start_pos`.
+
+        `n_tokens`: the length of the call. A reader that is not told infers it from taps with a row per token, or
+        else from the ids.
+        """
         self._call = _require_group(self._file["/"], f"calls/{self._calls:04d}")
         self._call.attrs["start_pos"] = np.int64(start_pos)
+        if n_tokens is not None:
+            self._call.attrs["n_tokens"] = np.int64(n_tokens)
         self._calls += 1
 
     def write(
