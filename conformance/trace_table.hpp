@@ -29,7 +29,7 @@ struct Slot {
   Precision precision;
   Sum sum;  // behind its values
   RoundingModel roundings;
-  std::string problem;  // not empty: a known tap of a wrong shape; never compared
+  std::string problem;         // not empty: a known tap of a wrong shape; never compared
   bool other_entries = false;  // the problem: not the entries that the call should complete
   std::int64_t expected_rows = -1;
 

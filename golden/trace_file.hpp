@@ -36,11 +36,11 @@ struct DatasetInfo {
 };
 
 struct CallInfo {
-  std::string name;                     // "0000"
-  std::int64_t start_pos = 0;           // first of `positions` where that is given
-  std::vector<std::int64_t> positions;  // empty: consecutive from start_pos
+  std::string name;                      // "0000"
+  std::int64_t start_pos = 0;            // first of `positions` where that is given
+  std::vector<std::int64_t> positions;   // empty: consecutive from start_pos
   std::optional<std::int64_t> n_tokens;  // attribute: length of the call
-  std::vector<DatasetInfo> datasets;    // in file order (creation order)
+  std::vector<DatasetInfo> datasets;     // in file order (creation order)
 };
 
 class TraceFile {

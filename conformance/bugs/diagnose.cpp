@@ -11,6 +11,7 @@
 
 #include "conformance/bugs/forked.hpp"
 #include "conformance/bugs/judge.hpp"
+#include "conformance/bugs/notes.hpp"
 #include "conformance/bugs/reading.hpp"
 #include "conformance/bugs/suspects.hpp"
 #include "core/taps.hpp"
@@ -53,7 +54,8 @@ class Search {
     numerics.rounding = parse_rounding(out_.report.rounding, out_.report.trace);
     numerics.arithmetic = options_.arithmetic;
     reader_.emplace(trace_, checkpoint_, numerics);
-    note_missing_mtp();
+    if (auto note = missing_draft(reader_->table(), checkpoint_.config()))
+      out_.notes.push_back(std::move(*note));
     const Result* first = out_.report.first_difference();
     if (first == nullptr) return std::move(out_);
     first_ = first->tap;
@@ -63,32 +65,12 @@ class Search {
     right_ = reader_->read(reference_, {});
     judge_.emplace(out_.report, right_);
     search(*first, {}, {});
-    if (!explains_all(out_)) search_with_torch_ties(*first);
+    if (!out_.explains_all()) search_with_torch_ties(*first);
     return std::move(out_);
   }
 
  private:
   using Clock = std::chrono::steady_clock;
-
-  // A port may lack the draft block, and its trace then differs nowhere. Said only where everything
-  // else is there: taps of each layer, logits, and the ids that the block reads.
-  void note_missing_mtp() {
-    const ModelConfig& config = checkpoint_.config();
-    conformance::TraceTable& table = reader_->table();
-    const bool ids = !table.calls().empty() && table.calls().back().end < table.id_count();
-    if (config.n_mtp_layers == 0 || !ids || table.exposes_prefix("mtp.")) return;
-    for (std::int64_t l = 0; l < config.n_layers; ++l)
-      if (!table.exposes_prefix(fmt::format("layers.{}.attn.", l))) return;
-    if (!table.exposes("logits")) return;
-    out_.notes.emplace_back(
-        "the checkpoint has a draft block and the trace has the id that it reads, but no mtp.* "
-        "tap: "
-        "if the port should run it, its tensors may be dropped on loading (M84)");
-  }
-
-  static bool explains_all(const Diagnosis& d) {
-    return !d.candidates.empty() && d.candidates.front().remaining.empty();
-  }
 
   // A trace that does not show its choices differs behind each tie that was broken otherwise. The
   // report allows for that; a mistake must be run with the same choices. Tried where it matters.
@@ -103,7 +85,7 @@ class Search {
     right_ = right;
     judge_.emplace(out_.report, right_);
     search(first, {}, {});
-    if (explains_all(out_) || (named.empty() && !out_.candidates.empty())) {
+    if (out_.explains_all() || (named.empty() && !out_.candidates.empty())) {
       out_.notes.emplace_back("equal scores were chosen from as PyTorch does");
     } else {
       out_.candidates = std::move(named);

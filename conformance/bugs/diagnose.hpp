@@ -37,6 +37,7 @@ struct Diagnosis {
   std::int64_t runs = 0;
   std::int64_t untried = 0;  // runs that were due when the time was over
   bool complete() const { return untried == 0; }
+  bool explains_all() const { return !candidates.empty() && candidates.front().remaining.empty(); }
 };
 
 struct DiagnoseOptions {

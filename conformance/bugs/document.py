@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/bugs.md from the catalogue and from kills.tsv, which `build/tests/dsv4_bug_table --all` measures.
+"""Writes docs/bugs.md from the catalogue, from kills.tsv, which `build/tests/dsv4_bug_table --all` measures, and from
+named.tsv, which named.py measures.
 
 Usage: document.py ROOT [--check]
 """
@@ -8,6 +9,7 @@ Usage: document.py ROOT [--check]
 import pathlib
 import sys
 
+import named
 from plant import load
 
 HEAD = """<!-- SPDX-License-Identifier: Apache-2.0 -->
@@ -27,8 +29,12 @@ same switches on your trace; `dsv4 trace --backend bug:M13` writes a trace with 
 
 ## Bug by bug
 
-| bug | mistake | class | seen first at | case | other cases that kill it | links |
-|---|---|---|---|---|---|---|
+*Named from* says from which traces of the run of its case (or of the first golden that kills it) `dsv4 diagnose` names the mistake:
+*whole*, the outputs of the *blocks'* sublayers and the logits alone, the last position's *logits* of each call alone. What is left out
+computes the same there. A mistake whose numbers only a case of one component shows is in no golden's trace.
+
+| bug | mistake | class | seen first at | case | other cases that kill it | named from | links |
+|---|---|---|---|---|---|---|---|
 {bugs}
 
 ## Not planted
@@ -86,10 +92,16 @@ def row(*cells):
     return "| " + " | ".join(cells) + " |"
 
 
-def bug_row(bug, by_case):
+def named_from(bug, measured):
+    row_of = measured[bug["id"]]
+    forms = [form for form in named.FORMS if row_of[form] == "yes"]
+    return ", ".join(forms) or {"note": "a note", "none": "-"}[row_of["whole"]]
+
+
+def bug_row(bug, by_case, measured):
     others = [case for case, ids in by_case.items() if bug["id"] in ids and case != bug["case"]]
     return row(bug["id"], cell(bug["title"]), bug["class"], f"`{bug['tap']}`", bug["case"], ", ".join(others) or "-",
-               " ".join(link(x) for x in bug.get("links", [])))
+               named_from(bug, measured), " ".join(link(x) for x in bug.get("links", [])))
 
 
 def case_row(case, ids, by_case, systematic):
@@ -101,13 +113,14 @@ def document(root):
     folder = root / "conformance" / "bugs"
     bugs = load(folder)
     by_case = kills(folder / "kills.tsv")
+    measured = named.table()
     made = [b for b in bugs if b.get("systematic")]
     reported = [b for b in bugs if not b.get("systematic")]
     systematic = {b["id"] for b in made}
     classes = [row(c, str(sum(b["class"] == c for b in bugs)), MEANING[c]) for c in MEANING]
     return HEAD.format(
         reported=len(reported), systematic=len(made), planted=sum("plant" in b for b in bugs), classes="\n".join(classes),
-        bugs="\n".join(bug_row(b, by_case) for b in reported if "plant" in b),
+        bugs="\n".join(bug_row(b, by_case, measured) for b in reported if "plant" in b),
         others="\n".join(row(b["id"], cell(b["title"]), b["class"], cell(b["reason"])) for b in reported if "plant" not in b),
         cases="\n".join(case_row(case, ids, by_case, systematic) for case, ids in by_case.items()),
         killed=sum(b["class"] != "equivalent" for b in made),

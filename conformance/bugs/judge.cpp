@@ -29,8 +29,7 @@ bool Judge::fails(const Result& r, const Reading& in) const {
   if (r.verdict != Verdict::failed) return false;
   const Place place{r.tap, r.call};
   const auto before = right_.residuals.find(place), after = in.residuals.find(place);
-  if (before != right_.residuals.end() && after != in.residuals.end() &&
-      before->second.worst > 0 &&
+  if (before != right_.residuals.end() && after != in.residuals.end() && before->second.worst > 0 &&
       after->second.worst <= kOwnRoundings * before->second.worst) {
     return false;
   }

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from conftest import datasets, diagnose, replace
+from conftest import ROOT, datasets, diagnose, replace
 
 
 @pytest.mark.parametrize("bug", ["M07", "M13", "M30", "M48", "M52", "M63", "M65"])
@@ -30,3 +30,14 @@ def test_a_bug_is_named_in_coarser_arithmetic(planted, model, dtype, stored, bug
     found = diagnose(path, model)
 
     assert bug in found.ids, found.json
+
+
+def test_ties_that_a_torch_port_broke_otherwise_do_not_hide_a_bug():
+    """Logits of transformers in float64, its inverse rope taken out: behind ties it chose other entries than the lowest."""
+    trace = ROOT / "tests" / "cli" / "fixtures" / "transformers_m13_logits.h5"
+
+    found = diagnose(trace, ROOT / "golden" / "models" / "tiny", "--seconds", "300")
+
+    assert found.ids == ["M13"]
+    assert found.candidates[0]["explained"] > 0.999
+    assert found.json["notes"] == ["equal scores were chosen from as PyTorch does"]

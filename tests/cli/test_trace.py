@@ -7,7 +7,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from conftest import CALLS, ROOT, RUN, SMALL, datasets, ok, verify
+from conftest import CALLS, ROOT, RUN, SMALL, datasets, ok, refused, verify
 
 RATIOS = SMALL["compress_ratios"]
 LAYERS = SMALL["num_hidden_layers"]
@@ -138,3 +138,36 @@ def test_the_summary_counts_what_was_written(model, tmp_path):
         assert report["datasets"] == sum(1 for _ in datasets(file))
     assert (report["schema_version"], report["tokens"], report["calls"]) == (1, 25, 4)
     assert done.stderr == ""
+
+
+def test_a_call_says_how_long_it_is(made, model, tmp_path):
+    """Nothing else tells that the last id is the draft block's where the trace has logits alone."""
+    path = tmp_path / "logits.h5"
+    ok("trace", "--model", model, *RUN, "--taps", "logits", "-o", path)
+
+    with h5py.File(path) as file:
+        assert [call.attrs["n_tokens"] for call in file["calls"].values()] == [21, 2, 1, 1]
+    found = verify(path, model)
+    assert (found.code, found.counts["PASSED"]) == (0, 4)
+
+
+@pytest.mark.parametrize("n_tokens", [0, -1])
+def test_a_senseless_length_of_a_call_is_refused(edited, model, n_tokens):
+    def edit(file):
+        file["calls/0001"].attrs["n_tokens"] = np.int64(n_tokens)
+
+    refused("verify", edited(edit), "--model", model, says=("calls/0001", "n_tokens", str(n_tokens)))
+
+
+def test_calls_that_complete_no_entry_may_hold_empty_ones(model, tmp_path):
+    """As hooks of torch modules leave them: they must not hide the entries of other calls."""
+    path = tmp_path / "empty.h5"
+    ok("trace", "--model", model, "--random", "26", "--seed", "10", "--chunks", "20,4,1,1", "-o", path)
+    with h5py.File(path, "r+") as file:
+        for call in ("0002", "0003"):
+            file[f"calls/{call}"].create_dataset("layers/2/attn/compressor/roped", data=np.zeros((0, 64)))
+
+    found = verify(path, model)
+
+    assert found.code == 0
+    assert [r["verdict"] for r in found.of("layers.2.attn.compressor.roped")] == ["PASSED", "PASSED", "SKIPPED", "SKIPPED"]
