@@ -531,8 +531,14 @@ def test_calls_that_overlap_are_refused(edited, model):
         return apply
 
     refused("verify", edited(move(0)), "--model", model, says=["a call starts at position 0", "(21)", "hint:"])
-    # One position back, the rows of the call before do not fit: a wrong shape.
-    done = verify(edited(move(20)), model)
+    refused("verify", edited(move(20)), "--model", model, says=["a call starts at position 20", "(21)", "hint:"])
+
+    # Of calls whose length is not told, the rows of the one before do not fit: a wrong shape.
+    def untold(file):
+        move(20)(file)
+        del file["calls/0000"].attrs["n_tokens"]
+
+    done = verify(edited(untold), model)
     assert done.code == 1 and "expected 20 rows" in done.one("embed")["reason"]
 
 

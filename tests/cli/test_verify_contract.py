@@ -489,6 +489,5 @@ def test_a_float64_run_stored_as_float32_passes_stage_by_stage(edited, model, dt
     passes(verify(edited(lambda file: as_float32(file, lambda call, name: True, dtype)), model))
 
 
-@pytest.mark.xfail(reason="without rows the last call is taken to reach to the last id", strict=True)
 def test_an_id_beyond_the_last_call_does_not_move_its_logits(edited, model):
     passes(verify(edited(lambda file: keep(file, lambda call, name: name == "logits")), model))
