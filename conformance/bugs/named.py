@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `dsv4 diagnose` names, mistake by mistake: each planted one that was reported is thrown on the ids, calls and
 numerics of the golden that kills it, and its trace is diagnosed whole, from the outputs of the sublayers alone, and from
-the logits of each call's last position alone. A quarter of an hour on two cores.
+the logits of each call's last position alone. About half an hour of one core.
 
 Usage: named.py DSV4 [ID …] > conformance/bugs/named.tsv
 """
