@@ -134,10 +134,10 @@ def write_call(
 ) -> None:
     """Write one call's taps, in the order of taps.tsv. Taps without entries or without columns are left
     out."""
+    axes_of = {name: taps.find(name).axes for name in values}
+    kept = {name: selection.kept_rows(name, axes, start, count) for name, axes in axes_of.items()}
     whole = any(
-        taps.find(name).axes.startswith("s") and selection.kept_rows(name, taps.find(name).axes, start, count) is None
-        for name in values
-        if not name.startswith("mtp.")
+        kept[name] is None and axes.startswith("s") and not name.startswith("mtp.") for name, axes in axes_of.items()
     )
     writer.begin_call(start, None if whole else count)  # a whole tap tells the length
     for name in sorted(values, key=taps.order):
@@ -154,7 +154,7 @@ def write_call(
             )
         if array.size == 0 and tap.dtype != "int":
             continue
-        rows = selection.kept_rows(name, tap.axes, start, count)
+        rows = kept[name]
         if rows == []:
             continue
         writer.write(
