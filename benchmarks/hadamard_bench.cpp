@@ -10,7 +10,7 @@ namespace {
 
 // Arguments: tokens. 64 heads of 128, as in Flash.
 void hadamard(benchmark::State& state) {
-  const Mat x = bench::random_matrix(state.range(0), 64 * 128);
+  const Mat x = bench::random_matrix(state.range(0), Index{64} * 128);
   for ([[maybe_unused]] auto _ : state) benchmark::DoNotOptimize(reference::hadamard(x, 64));
   const auto values = static_cast<double>(x.size());
   bench::rate(state, "GFLOP/s", 7 * values);

@@ -165,11 +165,8 @@ void measure(const Options& o) {
   fmt::print("; peak RssAnon {:.0f} MB\n", peak.stop());
 }
 
-}  // namespace
-}  // namespace dsv4
-
-int main(int argc, char** argv) {
-  dsv4::Options o;
+int run(int argc, char** argv) {
+  Options o;
   CLI::App app("Times a prompt through the layers of a checkpoint");
   app.add_option("--model", o.model, "Checkpoint directory; default: a small synthetic one");
   app.add_option("--tokens", o.tokens, "Prompt length")->capture_default_str();
@@ -178,21 +175,28 @@ int main(int argc, char** argv) {
   app.add_option("--decode", o.decode, "Then so many tokens one by one");
   app.add_option("--repeat", o.repeat, "How often")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  reference::keep_freed_memory();
+  std::optional<std::filesystem::path> made;
+  if (o.model.empty()) {
+    made = std::filesystem::temp_directory_path() / fmt::format("dsv4-layer-bench-{}", getpid());
+    SyntheticOptions options;
+    options.seed = 1;
+    write_synthetic_checkpoint(synthetic_preset("engine"), *made, options);
+    o.model = made->string();
+  }
+  measure(o);
+  if (made) std::filesystem::remove_all(*made);
+  return 0;
+}
+
+}  // namespace
+}  // namespace dsv4
+
+int main(int argc, char** argv) {
   try {
-    dsv4::reference::keep_freed_memory();
-    std::optional<std::filesystem::path> made;
-    if (o.model.empty()) {
-      made = std::filesystem::temp_directory_path() / fmt::format("dsv4-layer-bench-{}", getpid());
-      dsv4::SyntheticOptions options;
-      options.seed = 1;
-      dsv4::write_synthetic_checkpoint(dsv4::synthetic_preset("engine"), *made, options);
-      o.model = made->string();
-    }
-    dsv4::measure(o);
-    if (made) std::filesystem::remove_all(*made);
+    return dsv4::run(argc, argv);
   } catch (const std::exception& e) {
-    fmt::print(stderr, "layer_bench: {}\n", e.what());
+    std::fprintf(stderr, "layer_bench: %s\n", e.what());
     return 2;
   }
-  return 0;
 }

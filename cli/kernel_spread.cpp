@@ -122,7 +122,7 @@ struct Slot {
 // Slot i of a channel of entry `entry`, as the kernel counts them; score -inf: there is none.
 Slot slot_of(const stages::CompressorInput& in, Index entry, Index i, Index channel) {
   const bool overlap = in.ratio == 4;
-  const Index w = (overlap ? 2 : 1) * in.c;
+  const Index w = Index{in.c} * (overlap ? 2 : 1);
   const Index position = overlap ? (entry - 1) * in.ratio + i : entry * in.ratio + i;
   if (position < 0) return {0, -std::numeric_limits<double>::infinity(), 0};
   const Index column = overlap && i >= in.ratio ? in.c + channel : channel;
@@ -163,7 +163,7 @@ double pooled_variance(const std::vector<Slot>& slots) {
 
 Spread pooled(const stages::CompressorInput& in, Index entries) {
   Mat variance(entries, in.c);
-  const Index count = (in.ratio == 4 ? 2 : 1) * in.ratio;
+  const Index count = Index{in.ratio} * (in.ratio == 4 ? 2 : 1);
   std::vector<Slot> slots(static_cast<std::size_t>(count));
   for (Index e = 0; e < entries; ++e) {
     for (Index c = 0; c < in.c; ++c) {

@@ -40,7 +40,7 @@ Mat KernelStages::quantised(const std::string& tap, const Mat& x) {
 // x W^T as the kernel has it, stored in BF16.
 Mat KernelStages::product(const std::string& tap, const Mat& x, const Weight& w,
                           std::string_view site) {
-  const Mat y = matrix(kernels_.linear(bf16s(x), static_cast<int>(x.rows()), codes(w)), x.rows());
+  Mat y = matrix(kernels_.linear(bf16s(x), static_cast<int>(x.rows()), codes(w)), x.rows());
   StageJudge judge(call_, results_);
   judge.kernel(tap, y, {static_cast<double>(w.cols)});
   Tap to(judge);

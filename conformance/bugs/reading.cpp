@@ -280,6 +280,8 @@ std::function<Mat(const Call&)> Reader::streams(const Extent& extent) {
     Mat x(c.end - c.start, checkpoint_.config().hc_mult * checkpoint_.config().dim);
     for (auto p = c.start; p < c.end; ++p) {
       const conformance::RowRef ref = entering(layer, p);
+      if (ref.slot == nullptr)
+        throw std::logic_error("a block was begun whose streams are not shown");
       const double* row = ref.slot->values.data() + ref.row * ref.slot->width;
       x.row(p - c.start) = Eigen::Map<const Eigen::RowVectorXd>(row, x.cols()).cast<Real>();
     }
