@@ -42,5 +42,6 @@ for file in "${files[@]}"; do
 done
 # g++'s warning flags that clang does not know are no finding.
 printf '%s\0' "${sources[@]}" |
-  xargs -0 -n 1 -P "$(nproc)" clang-tidy -p build-tidy --quiet --extra-arg=-Wno-unknown-warning-option
+  xargs -0 -n 1 -P "$(nproc)" clang-tidy -p build-tidy --quiet --extra-arg=-Wno-unknown-warning-option \
+    --extra-arg=-include --extra-arg="$PWD/scripts/source_location.hpp"
 echo "lint: clean"

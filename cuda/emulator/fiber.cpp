@@ -43,9 +43,9 @@ namespace {
 
 // Sanitizers put red zones around every local and need more room.
 #ifdef __SANITIZE_ADDRESS__
-constexpr std::size_t kStack = 256 * 1024;
+constexpr std::size_t kStack = std::size_t{256} * 1024;
 #else
-constexpr std::size_t kStack = 64 * 1024;
+constexpr std::size_t kStack = std::size_t{64} * 1024;
 #endif
 constexpr int kSavedRegisters = 6;
 
@@ -70,7 +70,8 @@ void after_switch([[maybe_unused]] void* fake, [[maybe_unused]] const void** sta
 Fiber::Fiber(std::function<void()> body)
     : body_(std::move(body)), stack_(new std::byte[kStack]) {  // not cleared: most is never touched
   // The stack looks as if `enter` had been about to be returned to: aligned as after a call.
-  const auto top = reinterpret_cast<std::uintptr_t>(stack_.get() + kStack) & ~std::uintptr_t{63};
+  std::byte* top = stack_.get() + kStack;
+  top -= reinterpret_cast<std::uintptr_t>(top) % 64;
   void** words = reinterpret_cast<void**>(top);
   *--words = nullptr;  // the end for whoever walks the stack
   *--words = reinterpret_cast<void*>(&Fiber::enter);

@@ -24,7 +24,7 @@ void load_matrices(std::uint32_t* r, int count, const void* row, bool transposed
         for (int j = 0; j < 2; ++j) {
           const int r_ = transposed ? l % 4 * 2 + j : l / 4;
           const int c = transposed ? l / 4 : l % 4 * 2 + j;
-          std::memcpy(&e[j], lanes[i * 8 + r_]->row + 2 * c, 2);
+          std::memcpy(&e[j], lanes[i * 8 + r_]->row + std::ptrdiff_t{2} * c, 2);
         }
         std::memcpy(&lanes[l]->r[i], e, 4);
       }
@@ -79,7 +79,7 @@ void multiply(float* d, const std::uint32_t* a, std::uint32_t b0, std::uint32_t 
                              {right[p.column], n}, lanes[l]->d[i]);
       }
     }
-    m.report().mma += 16 * 8 * k;
+    m.report().mma += std::int64_t{16} * 8 * k;
   });
 }
 
