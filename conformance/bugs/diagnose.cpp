@@ -6,7 +6,6 @@
 #include <cmath>
 #include <fmt/format.h>
 #include <omp.h>
-#include <set>
 #include <utility>
 
 #include "conformance/bugs/forked.hpp"
@@ -29,6 +28,7 @@ constexpr double kNearest = 0.05;   // less is not near
 constexpr std::size_t kFullReadings = 24;
 constexpr std::size_t kPairs = 24;
 constexpr std::size_t kStacked = 3;
+constexpr std::size_t kBranches = 3;  // that explain a difference alike and leave others
 constexpr int kMostWorkers = 16;
 
 struct Suspect {
@@ -222,8 +222,8 @@ class Search {
     out_.untried += std::ssize(tiers[0].reported) + std::ssize(tiers[0].systematic);
   }
 
-  // What a reported mistake explains, systematic ones of its own stage may give as well; those of
-  // other stages are tried where it leaves something.
+  // What a reported mistake explains, systematic ones of its own module may give as well; those of
+  // others are tried where it leaves something.
   bool try_tier(const Scene& scene, const Tier& tier, const std::vector<Part>& parts,
                 std::vector<Suspect>& rest) {
     std::vector<Suspect> good = try_singles(scene, tier.reported, rest);
@@ -246,7 +246,7 @@ class Search {
 
   static bool near(const std::vector<Suspect>& good, std::size_t bug) {
     return std::any_of(good.begin(), good.end(), [&](const Suspect& s) {
-      return same_stage(catalogue()[s.bugs.back()].tap, catalogue()[bug].tap);
+      return same_module(catalogue()[s.bugs.back()].tap, catalogue()[bug].tap);
     });
   }
 
@@ -282,8 +282,8 @@ class Search {
     if (best == all.end() || best->reading.crashed) return;
     const auto whole = readings({best->bugs}, [](const Thrown&) { return Extent{}; });
     // Without the time for a run of everything only the first difference is known.
-    Explanation e{
-        {{scene.at.tap, ids({*best})}}, std::nan(""), std::max(0.0, 1 - best->left), scene.at.tap};
+    const Part part{scene.at.tap, ids({*best}, best->bugs.size() - 1)};
+    Explanation e{{part}, std::nan(""), std::max(0.0, 1 - best->left), scene.at.tap};
     if (!whole.empty()) e.explained = judge_->explained(whole.front().reading);
     if (std::max(e.explained_at_first, e.explained) >= kNearest) out_.nearest = std::move(e);
   }
@@ -308,26 +308,39 @@ class Search {
     return whole;
   }
 
-  // Those that explain the first difference, on the whole trace: equal ones become one candidate;
-  // one that leaves a later difference is searched for a second mistake.
+  // Those that explain the first difference, on the whole trace: equal ones become one candidate.
+  // Where all leave a later difference, the best with which a further mistake explains it.
   bool settle(const Scene& scene, const std::vector<Part>& parts, std::vector<Suspect> screened) {
     const auto groups = grouped(read_whole(scene, std::move(screened)));
     if (groups.empty()) return false;
     const bool whole = !judge_->first_left(groups.front().front().reading);
-    for (const auto& group : groups) {
-      const Suspect& s = group.front();
-      const auto left = judge_->first_left(s.reading);
-      if (whole && left) break;  // another explains everything
-      Explanation e{parts, judge_->explained(s.reading), judge_->explained_at(first_, s.reading),
-                    left ? left->tap : std::string{}};
-      for (Part& p : parts_of(scene, group)) e.parts.push_back(std::move(p));
-      const std::size_t named = out_.candidates.size();
-      if (left && e.parts.size() < kStacked && Judge::before(scene.at, *left))
-        search_further(*left, s.bugs, e.parts);
-      if (out_.candidates.size() == named) out_.candidates.push_back(std::move(e));
-      if (!whole) break;  // the best of those that explain a part
+    std::vector<Explanation> best;
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+      const Suspect& s = groups[i].front();
+      if (whole && judge_->first_left(s.reading)) break;  // another explains everything
+      if (!whole && i > 0 && (i == kBranches || s.left > kSettled)) break;
+      explain(scene, parts, groups[i]);
+      if (whole) continue;
+      if (out_.explains_all()) return true;
+      if (best.empty()) best = out_.candidates;
+      out_.candidates.clear();
     }
+    if (!whole) out_.candidates = std::move(best);
     return true;
+  }
+
+  // A group becomes a candidate, with the mistake that explains what it leaves.
+  void explain(const Scene& scene, const std::vector<Part>& parts,
+               const std::vector<Suspect>& group) {
+    const Suspect& s = group.front();
+    const auto left = judge_->first_left(s.reading);
+    Explanation e{parts, judge_->explained(s.reading), judge_->explained_at(first_, s.reading),
+                  left ? left->tap : std::string{}};
+    for (Part& p : parts_of(scene, group)) e.parts.push_back(std::move(p));
+    const std::size_t named = out_.candidates.size();
+    if (left && e.parts.size() < kStacked && Judge::before(scene.at, *left))
+      search_further(*left, s.bugs, e.parts);
+    if (out_.candidates.size() == named) out_.candidates.push_back(std::move(e));
   }
 
   std::vector<std::vector<Suspect>> grouped(std::vector<Suspect> good) const {
@@ -336,11 +349,7 @@ class Search {
       const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& g) {
         return judge_->equal(g.front().reading, s.reading);
       });
-      if (same == groups.end()) {
-        groups.emplace_back().push_back(std::move(s));
-      } else {
-        same->push_back(std::move(s));
-      }
+      (same == groups.end() ? groups.emplace_back() : *same).push_back(std::move(s));
     }
     const auto rank = [&](const Suspect& s) {
       return std::pair(!judge_->first_left(s.reading), judge_->explained(s.reading));
@@ -353,28 +362,19 @@ class Search {
 
   // A pair that was found at one difference has two parts.
   static std::vector<Part> parts_of(const Scene& scene, const std::vector<Suspect>& group) {
-    const std::size_t added = group.front().bugs.size() - scene.with.size();
-    if (added == 1) return {{scene.at.tap, ids(group)}};
-    std::vector<Part> out(added);
-    for (std::size_t k = 0; k < added; ++k) {
-      std::set<std::size_t> bugs;
-      for (const Suspect& s : group) bugs.insert(s.bugs[scene.with.size() + k]);
-      out[k].tap = catalogue()[group.front().bugs[scene.with.size() + k]].tap;
-      for (const std::size_t b : bugs) out[k].ids.push_back(catalogue()[b].id);
-    }
+    const Thrown& bugs = group.front().bugs;
+    const bool pair = bugs.size() - scene.with.size() > 1;
+    std::vector<Part> out;
+    for (std::size_t k = scene.with.size(); k < bugs.size(); ++k)
+      out.push_back({pair ? catalogue()[bugs[k]].tap : scene.at.tap, ids(group, k)});
     return out;
   }
 
-  // Reported bugs first, systematic ones behind them.
-  static std::vector<std::string> ids(const std::vector<Suspect>& group) {
-    std::vector<std::size_t> bugs;
-    for (const Suspect& s : group) bugs.push_back(s.bugs.back());
-    std::sort(bugs.begin(), bugs.end(), [](std::size_t a, std::size_t b) {
-      return std::tuple(catalogue()[a].systematic, a) < std::tuple(catalogue()[b].systematic, b);
-    });
-    std::vector<std::string> out;
-    for (const std::size_t b : bugs) out.push_back(catalogue()[b].id);
-    return out;
+  // Of the k-th bug of each.
+  static std::vector<std::string> ids(const std::vector<Suspect>& group, std::size_t k) {
+    Thrown bugs;
+    for (const Suspect& s : group) bugs.push_back(s.bugs[k]);
+    return ids_of(std::move(bugs));
   }
 
   const golden::TraceFile& trace_;

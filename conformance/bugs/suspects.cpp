@@ -2,6 +2,7 @@
 #include "conformance/bugs/suspects.hpp"
 
 #include <algorithm>
+#include <tuple>
 
 #include "core/taps.hpp"
 
@@ -40,6 +41,23 @@ int tier(const Bug& bug, const conformance::Result& at, const TapInfo& info,
 
 bool same_stage(const std::string& tap, const std::string& other) {
   return sublayer(leaf(tap)) == sublayer(leaf(other));
+}
+
+bool same_module(const std::string& tap, const std::string& other) {
+  const auto module = [](const std::string& name) {
+    return name.substr(0, name.find_last_of('.') + 1);
+  };
+  return module(sublayer(leaf(tap))) == module(sublayer(leaf(other)));
+}
+
+std::vector<std::string> ids_of(Thrown bugs) {
+  std::sort(bugs.begin(), bugs.end(), [](std::size_t a, std::size_t b) {
+    return std::tuple(catalogue()[a].systematic, a) < std::tuple(catalogue()[b].systematic, b);
+  });
+  bugs.erase(std::unique(bugs.begin(), bugs.end()), bugs.end());
+  std::vector<std::string> out;
+  for (const std::size_t b : bugs) out.push_back(catalogue()[b].id);
+  return out;
 }
 
 std::vector<Tier> tiers_of(const conformance::Result& at, const Thrown& with,

@@ -21,9 +21,15 @@ struct Tier {
 std::vector<Tier> tiers_of(const conformance::Result& at, const Thrown& with,
                            const ModelConfig& config, const conformance::TraceTable& table);
 
+// Their names: reported bugs first, systematic ones behind them.
+std::vector<std::string> ids_of(Thrown bugs);
+
 // Do both live at the same stage? The two hyper-connected sublayers compute the same: a mistake in
 // one is a mistake in both.
 bool same_stage(const std::string& tap, const std::string& other);
+
+// Are both stages of one module: `attn`, `attn.indexer`, `ffn`…?
+bool same_module(const std::string& tap, const std::string& other);
 
 // Where a run with these thrown first does something else than the run that left the history; null:
 // nowhere, so that they need not be run. Faults of reading weights and config begin at once.
