@@ -44,6 +44,6 @@ SETTLED = {
     # The streams that enter the first block are copies of one another.
     "S-collapse-stream-1": {"tap": "layers.L.hc_ffn.x"},
     "S-hc_post-stream-1": {"tap": "layers.L.hc_ffn.out"},
-    # Entries become visible at positions of whole groups; the case keeps the scores of others.
-    "S-visible_entries-visible-1": {"tap": "layers.L.attn.indexer.topk_idxs"},
+    # Entries become visible at positions of whole groups; the default case keeps the scores of others.
+    "S-visible_entries-visible-1": {"case": "tiny_prefill4_optional"},
 }
