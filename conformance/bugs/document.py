@@ -54,6 +54,15 @@ Without a case in this list the bugs that only it kills would survive. Cases of 
 
 ## Systematic mutants
 
+`dsv4 diagnose` on their traces, made as above:
+
+| verdict | {forms} |
+|---|{dashes}|
+{verdicts}
+
+Where nobody is named, or another one, a loop over queries is cut that runs for each tile of 32 of them as long as nobody watches the
+scores, and for the whole call where somebody does, as diagnose. In calls of at most 32 tokens they are named.
+
 {killed} of {systematic} are killed; the others cannot be told from the right code:
 
 | mutant | what it changes | why it is equivalent |
@@ -98,6 +107,12 @@ def named_from(bug, measured):
     return ", ".join(forms) or {"note": "a note", "none": "-"}[row_of["whole"]]
 
 
+def verdict_row(verdict, made, measured):
+    """How many systematic mutants got this verdict from each form of trace, or nothing."""
+    counts = [sum(measured[b["id"]][form] == verdict for b in made if b["id"] in measured) for form in named.FORMS]
+    return [row(named.MEANING[verdict], *map(str, counts))] if any(counts) else []
+
+
 def bug_row(bug, by_case, measured):
     others = [case for case, ids in by_case.items() if bug["id"] in ids and case != bug["case"]]
     return row(bug["id"], cell(bug["title"]), bug["class"], f"`{bug['tap']}`", bug["case"], ", ".join(others) or "-",
@@ -123,6 +138,8 @@ def document(root):
         bugs="\n".join(bug_row(b, by_case, measured) for b in reported if "plant" in b),
         others="\n".join(row(b["id"], cell(b["title"]), b["class"], cell(b["reason"])) for b in reported if "plant" not in b),
         cases="\n".join(case_row(case, ids, by_case, systematic) for case, ids in by_case.items()),
+        forms=" | ".join(named.FORMS), dashes="|".join("---" for _ in named.FORMS),
+        verdicts="\n".join(line for verdict in named.MEANING for line in verdict_row(verdict, made, measured)),
         killed=sum(b["class"] != "equivalent" for b in made),
         equivalent="\n".join(row(f"`{b['id']}`", cell(b["title"]), cell(b["reason"])) for b in made if b["class"] == "equivalent"))
 

@@ -12,7 +12,8 @@ from conftest import datasets, diagnose, dsv4, keep, refused, tap
 
 WHOLE = ("M01 M02 M04 M05 M07 M09 M11 M13 M14 M14c M17 M18 M19 M20 M21 M25 M26 M27 M29 M30 M31 M33 M35 M37 M39 M40 M42 M45 M47 "
          "M47b M47c M48 M49 M51 M52 M54 M56b M58 M60 M62 M62b M63 M64 M65 M66 M66d M67 M68 M70 M71 M73 M74 M75 M80 M83 M85 "
-         "M11c M18c M20c M26b M27b M29c M30b M54b M75b M80c")
+         "M11c M18c M20c M26b M27b M29c M30b M54b M75b M80c "
+         "M04c M18h M27d M45c M48d M53g M58e M65b M66h M67b")
 
 
 @pytest.mark.parametrize("bug", WHOLE.split())
