@@ -7,6 +7,7 @@
 #include <omp.h>
 #include <optional>
 #include <set>
+#include <stdexcept>
 
 #include "conformance/bugs/mutants.hpp"
 #include "conformance/comparer.hpp"
